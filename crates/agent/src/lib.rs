@@ -1,0 +1,86 @@
+//! What runs on the host: takes commands of the client over a link, runs them in a root made of the client's files, and
+//! ends them all when the link ends. Called by the executable for its hidden `agent` subcommand.
+//!
+//! | process | has | does |
+//! |---|---|---|
+//! | agent | many threads, the host's namespaces | the link, the mount's answers, ptys and pipes ([`serve`], [`exec`], [`relay`]) |
+//! | init | one thread | enters the namespaces, forks pid 1, waits for it ([`init`]) |
+//! | pid 1 | one thread, the command's root | mounts, forks commands, reaps |
+//!
+//! The agent never touches the mount that it answers: it would wait for itself.
+
+mod carried;
+mod channel;
+mod environment;
+mod exec;
+mod files;
+mod handle;
+mod init;
+mod order;
+mod passwd;
+mod relay;
+mod rendezvous;
+mod serve;
+mod shell;
+mod stage;
+mod sys;
+mod terminal;
+#[cfg(test)]
+mod tests;
+mod watchdog;
+
+use std::io::{self, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::ExitCode;
+
+use remotely_proto::handshake::MAGIC;
+use remotely_session::{End, Pipe};
+use rustix::fs::{Mode, OFlags};
+
+use crate::order::Root;
+
+/// Runs the agent over stdin and stdout until the link ends. To be called first thing in `main`, while the process has one
+/// thread: it forks the process that will make the namespaces.
+///
+/// Does not return: what may still hang must not keep it.
+pub fn main() -> ExitCode {
+    sys::ignore_sigpipe();
+    match run() {
+        Ok(End::Closed) => sys::exit_now(0),
+        Ok(end) => {
+            let _ = writeln!(io::stderr(), "remotely agent: the link ended: {end:?}");
+            sys::exit_now(1)
+        }
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "remotely agent: {error}");
+            sys::exit_now(1)
+        }
+    }
+}
+
+fn run() -> io::Result<End> {
+    let pipe = take_stdio()?;
+    let init = init::start()?;
+    // Memory of the agent holds files of the client; the limit of commands is the client's own.
+    let _ = sys::set_limit(libc::RLIMIT_CORE as u32, 0, 0);
+    let mut ready = std::fs::File::from(pipe.writer.try_clone()?);
+    ready.write_all(&[MAGIC, b" ready\n"].concat())?;
+    drop(ready);
+    let threads = std::thread::available_parallelism().map_or(2, |count| count.get().clamp(2, 8));
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
+    runtime.block_on(async {
+        watchdog::start();
+        serve::serve(pipe, init, Root::Client).await
+    })
+}
+
+/// stdin and stdout are the protocol: they get numbers of their own, and whoever prints prints into nothing.
+fn take_stdio() -> io::Result<Pipe> {
+    sys::close_on_exec_from(3);
+    let reader = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?;
+    let writer = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdout(), 3)?;
+    let null: OwnedFd = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+    rustix::stdio::dup2_stdin(null.as_fd())?;
+    rustix::stdio::dup2_stdout(null.as_fd())?;
+    Ok(Pipe { reader, writer })
+}

@@ -1,0 +1,276 @@
+//! Bytes between a stream and our end of a pipe, socket or pty of a command. One task for each direction; what one side
+//! does not take waits in the kernel of the other. Called by [`crate::exec`].
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use remotely_proto::exec::OutputHeader;
+use remotely_session::{RecvError, RecvStream, SendStream};
+use rustix::io::Errno;
+use rustix::net::Shutdown;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::{Notify, watch};
+
+use crate::sys;
+
+/// Most bytes in one block of output.
+const BLOCK_MAX: usize = 64 << 10;
+/// Most bytes that [`Output::drain`] takes in: what a pipe or pty holds when its writer has ended, and no more of what
+/// others go on writing.
+const DRAIN_MAX: usize = 256 << 10;
+/// A pty that has room again does not always say so.
+const PTY_RETRY: Duration = Duration::from_millis(50);
+
+/// What the other end is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A pipe.
+    Pipe,
+    /// A stream socket.
+    Socket,
+    /// The master of a pty.
+    Pty,
+}
+
+/// Our end of a descriptor of the command.
+#[derive(Debug)]
+pub(crate) struct End {
+    fd: AsyncFd<OwnedFd>,
+    kind: Kind,
+    /// Nobody is to use it any more.
+    gone: watch::Sender<bool>,
+}
+
+impl End {
+    /// Takes it over; it is made non-blocking. Must be called in a runtime.
+    pub(crate) fn new(fd: OwnedFd, kind: Kind) -> io::Result<Arc<Self>> {
+        rustix::io::ioctl_fionbio(&fd, true)?;
+        let interest = match kind {
+            // Only of a pipe does an error say that the reader is gone.
+            Kind::Pipe => Interest::READABLE | Interest::WRITABLE | Interest::ERROR,
+            _ => Interest::READABLE | Interest::WRITABLE,
+        };
+        Ok(Arc::new(Self { fd: sys::register(fd, interest)?, kind, gone: watch::Sender::new(false) }))
+    }
+
+    /// Whether it is the master of a pty.
+    pub(crate) fn is_pty(&self) -> bool {
+        self.kind == Kind::Pty
+    }
+
+    /// The descriptor, for ioctls.
+    pub(crate) fn fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.fd.get_ref().as_fd()
+    }
+
+    async fn is_gone(&self) {
+        // The sender lives as long as `self`.
+        let _ = self.gone.subscribe().wait_for(|gone| *gone).await;
+    }
+
+    async fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let ready = if self.kind == Kind::Pty {
+                match tokio::time::timeout(PTY_RETRY, self.fd.writable()).await {
+                    Ok(ready) => Some(ready?),
+                    Err(_) => None,
+                }
+            } else {
+                Some(self.fd.writable().await?)
+            };
+            match rustix::io::write(self.fd.get_ref(), bytes) {
+                Ok(written) => bytes = &bytes[written..],
+                Err(Errno::AGAIN) => {
+                    if let Some(mut ready) = ready {
+                        ready.clear_ready();
+                    }
+                }
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns when nobody can read any more what is written here. Only for pipes; others show it by EPIPE.
+    async fn reader_gone(&self) {
+        if self.kind != Kind::Pipe || self.fd.ready(Interest::ERROR).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// Writes what the stream brings. Ends when the stream or the reader does.
+pub(crate) async fn feed(end: Arc<End>, mut from: RecvStream) {
+    loop {
+        let received = tokio::select! {
+            biased;
+            () = end.is_gone() => return from.stop(),
+            () = end.reader_gone() => return from.stop(),
+            received = from.recv() => received,
+        };
+        match received {
+            Ok(Some(bytes)) => {
+                let written = tokio::select! {
+                    biased;
+                    () = end.is_gone() => return from.stop(),
+                    written = end.write_all(&bytes) => written,
+                };
+                if written.is_err() {
+                    return from.stop();
+                }
+            }
+            Ok(None) | Err(RecvError::Reset(_)) => break,
+            // No end of input: the command must not take what it has for all there was. It is killed soon.
+            Err(RecvError::Ended) => return std::future::pending().await,
+        }
+    }
+    // A pipe ends when the last owner of our end drops it, which is this task.
+    if end.kind == Kind::Socket {
+        let _ = rustix::net::shutdown(end.fd.get_ref(), Shutdown::Write);
+    }
+}
+
+/// Output of the command on its way to the client.
+#[derive(Debug)]
+pub(crate) struct Output {
+    end: Arc<End>,
+    /// Changes to files that the mount has sent; read after the output, so that it is never too low.
+    changes: Arc<AtomicU64>,
+    state: Mutex<State>,
+    /// There is something in the queue, or the end is known.
+    queued: Notify,
+}
+
+#[derive(Debug)]
+struct State {
+    /// Blocks that were read ahead.
+    queue: VecDeque<Bytes>,
+    /// Bytes read, without headers.
+    count: u64,
+    ended: bool,
+    buffer: Box<[u8]>,
+}
+
+impl Output {
+    /// Of this end.
+    pub(crate) fn new(end: Arc<End>, changes: Arc<AtomicU64>) -> Arc<Self> {
+        let buffer = vec![0; BLOCK_MAX].into_boxed_slice();
+        let state = State { queue: VecDeque::new(), count: 0, ended: false, buffer };
+        Arc::new(Self { end, changes, state: Mutex::new(state), queued: Notify::new() })
+    }
+
+    /// Sends it as blocks with an [`OutputHeader`] each, until its end, or until the client reads no more: then our end
+    /// closes, and the writer gets SIGPIPE as it would here.
+    pub(crate) async fn run(self: Arc<Self>, mut to: SendStream) {
+        loop {
+            let block = tokio::select! {
+                biased;
+                _ = to.stopped() => return self.stop(),
+                () = self.end.is_gone() => return,
+                block = self.next() => block,
+            };
+            match block {
+                Some(block) => {
+                    if to.send(block).await.is_err() {
+                        return self.stop();
+                    }
+                }
+                None => {
+                    to.finish();
+                    if self.end.kind == Kind::Pty {
+                        self.end.gone.send_replace(true);
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Takes in what the command had written when it ended, and returns how many bytes that makes in all. Does not wait:
+    /// what is there is there.
+    pub(crate) fn drain(&self) -> u64 {
+        let mut state = self.lock();
+        let from = state.count;
+        while !state.ended && state.count - from < DRAIN_MAX as u64 {
+            match self.read(&mut state) {
+                Ok(Some(block)) => state.queue.push_back(block),
+                Ok(None) => state.ended = true,
+                Err(_) => break,
+            }
+        }
+        let count = state.count;
+        drop(state);
+        self.queued.notify_one();
+        count
+    }
+
+    async fn next(&self) -> Option<Bytes> {
+        loop {
+            {
+                let mut state = self.lock();
+                if let Some(block) = state.queue.pop_front() {
+                    return Some(block);
+                }
+                if state.ended {
+                    return None;
+                }
+            }
+            let mut ready = tokio::select! {
+                () = self.queued.notified() => continue,
+                ready = self.end.fd.readable() => ready.ok()?,
+            };
+            let mut state = self.lock();
+            if !state.queue.is_empty() || state.ended {
+                continue;
+            }
+            match self.read(&mut state) {
+                Ok(Some(block)) => return Some(block),
+                Ok(None) => state.ended = true,
+                Err(_) => ready.clear_ready(),
+            }
+        }
+    }
+
+    /// One block, `None` at the end. The only error is that there is nothing for now.
+    fn read(&self, state: &mut State) -> Result<Option<Bytes>, Errno> {
+        let read = loop {
+            match rustix::io::read(self.end.fd.get_ref(), &mut *state.buffer) {
+                Ok(read) => break read,
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return Err(Errno::AGAIN),
+                // EIO: the last one who had the terminal closed it. ECONNRESET and the like are ends as well.
+                Err(_) => break 0,
+            }
+        };
+        if read == 0 {
+            return Ok(None);
+        }
+        let tag = self.changes.load(Ordering::SeqCst);
+        state.count += read as u64;
+        let mut block = BytesMut::with_capacity(OutputHeader::SIZE + read);
+        block.extend_from_slice(&OutputHeader { tag, len: read as u32 }.encode());
+        block.extend_from_slice(&state.buffer[..read]);
+        Ok(Some(block.freeze()))
+    }
+
+    fn stop(&self) {
+        match self.end.kind {
+            // The pipe closes with its last owner, which is this task.
+            Kind::Pipe => {}
+            Kind::Socket => drop(rustix::net::shutdown(self.end.fd.get_ref(), Shutdown::Read)),
+            // The terminal is gone: once nobody holds our end, the session there is hung up on.
+            Kind::Pty => drop(self.end.gone.send_replace(true)),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,89 @@
+//! The agent's side of a link: takes the streams that the client opens to where they belong, and ends everything when the
+//! link ends. Called by [`crate::main`] in the runtime.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use remotely_proto::exec::FdOpen;
+use remotely_proto::fs::Lane;
+use remotely_session::{End, LinkBuilder, Offer, Pipe, Role, Service, Settings, reset};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::exec::{self, Host};
+use crate::handle::Handle;
+use crate::init::Init;
+use crate::order::{Order, Root};
+use crate::rendezvous::Rendezvous;
+use crate::stage::Scene;
+
+/// How long the client may take to close the link when nothing can run any more.
+const CLOSE_WITHIN: Duration = Duration::from_secs(5);
+/// How long a link that is closed may take to say goodbye.
+const GOODBYE_WITHIN: Duration = Duration::from_secs(2);
+/// How long init may take to end all commands; it gives them two seconds itself.
+const END_WITHIN: Duration = Duration::from_secs(3);
+
+/// Serves one link over `pipe` until its end, and then ends what was started. `root` is what commands run in.
+pub(crate) async fn serve(pipe: Pipe, init: Init, root: Root) -> std::io::Result<End> {
+    let init = Handle::new(init)?;
+    let host = Arc::new(Host { init, streams: Rendezvous::default(), scene: Scene::new(root) });
+    let (link, mut incoming) =
+        LinkBuilder::new(Settings { role: Role::Agent, ..Settings::default() }).attach(pipe, Bytes::new());
+    let dispatching = host.clone();
+    tokio::spawn(async move {
+        while let Some(offer) = incoming.next().await {
+            dispatch(&dispatching, offer);
+        }
+    });
+    let end = tokio::select! {
+        end = link.ended() => end,
+        () = told_to_end() => {
+            link.close();
+            let _ = tokio::time::timeout(GOODBYE_WITHIN, link.ended()).await;
+            End::Closed
+        }
+        () = host.init.ended() => {
+            // The client has been told why, or is being told.
+            let _ = tokio::time::timeout(CLOSE_WITHIN, link.ended()).await;
+            link.close();
+            let _ = tokio::time::timeout(GOODBYE_WITHIN, link.ended()).await;
+            End::Closed
+        }
+    };
+    let hung_up = async {
+        if host.init.order(&Order::HangUp, &[]).await.is_ok() {
+            host.init.ended().await;
+        }
+    };
+    // What is left after that dies with the agent.
+    let _ = tokio::time::timeout(END_WITHIN, hung_up).await;
+    Ok(end)
+}
+
+fn dispatch(host: &Arc<Host>, offer: Offer) {
+    match offer.service {
+        Service::EXEC => drop(tokio::spawn(exec::serve(host.clone(), offer.stream))),
+        Service::FD => match minicbor::decode::<FdOpen>(&offer.body) {
+            Ok(name) => host.streams.offer_fd(name, offer.stream),
+            Err(_) => offer.refuse(reset::REFUSED),
+        },
+        Service::FS => match minicbor::decode::<Lane>(&offer.body) {
+            Ok(lane) => host.streams.offer_lane(lane, offer.stream),
+            Err(_) => offer.refuse(reset::REFUSED),
+        },
+        _ => offer.refuse(reset::REFUSED),
+    }
+}
+
+async fn told_to_end() {
+    let kinds = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()];
+    let [Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)] = kinds.map(signal) else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        _ = hangup.recv() => {}
+    }
+}

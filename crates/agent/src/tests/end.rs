@@ -1,0 +1,183 @@
+//! The end: whoever dies, and however, nothing stays.
+
+use std::time::{Duration, Instant};
+
+use remotely_proto::exec::Report;
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::*;
+use crate::channel::{Incoming as Receiving, Outgoing};
+use crate::order::{News, Order, Run, Setup};
+use crate::sys::{self, Fork};
+
+/// A sleep that nobody else sleeps.
+fn marker(number: u32) -> String {
+    format!("{}.{number}", 100_000 + std::process::id())
+}
+
+/// Leaves a process behind in each way.
+fn leave(marker: &str) -> String {
+    format!("(setsid sleep {marker} &) ; (trap '' HUP TERM INT; sleep {marker} &) ; sleep {marker} & echo on; sleep {marker}")
+}
+
+#[test]
+fn a_closed_link_ends_everything() {
+    for_both(|rig| async move {
+        let marker = marker(1);
+        let mut session = rig.start(&rig.sh(&leave(&marker))).await;
+        session.read_until(1, "on\n").await;
+        assert!(alive(&marker).len() >= 4);
+        let begun = Instant::now();
+        assert_eq!(rig.close().await, End::Closed);
+        assert!(gone(&marker, Duration::from_secs(1)), "{:?}", alive(&marker));
+        assert!(begun.elapsed() < Duration::from_secs(4));
+    });
+}
+
+#[test]
+fn without_leftovers_the_end_is_at_once() {
+    for_both(|rig| async move {
+        rig.run(&rig.sh("true")).await;
+        let begun = Instant::now();
+        rig.close().await;
+        assert!(begun.elapsed() < Duration::from_millis(500), "{:?}", begun.elapsed());
+    });
+}
+
+#[test]
+fn hang_up_comes_before_kill() {
+    for_both(|rig| async move {
+        let path = format!("/var/tmp/remotely-agent-{}-hup-{}", std::process::id(), rig.identity.uid);
+        let script = format!("trap 'echo hup >{path}; exit' HUP; echo on; while :; do sleep 0.05; done");
+        let mut session = rig.start(&rig.sh(&script)).await;
+        session.read_until(1, "on\n").await;
+        let begun = Instant::now();
+        rig.close().await;
+        assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "hup\n");
+        std::fs::remove_file(path).unwrap();
+    });
+}
+
+#[test]
+fn killed_init_ends_everything_and_the_client_learns_of_it() {
+    for_both(|rig| async move {
+        let marker = marker(2);
+        let mut session = rig.start(&rig.sh(&leave(&marker))).await;
+        assert_eq!(session.report().await, Report::Started);
+        session.read_until(1, "on\n").await;
+        kill_process(rig.init, Signal::KILL).unwrap();
+        assert!(gone(&marker, Duration::from_secs(2)), "{:?}", alive(&marker));
+        let error = session.reports.recv::<Report>().await;
+        assert!(error.is_err(), "{error:?}");
+    });
+}
+
+#[test]
+fn a_command_given_up_is_hung_up_on_and_then_killed() {
+    for_both(|rig| async move {
+        let marker = marker(3);
+        let mut session = rig.start(&rig.sh(&format!("trap '' HUP; echo on; sleep {marker}; sleep {marker}"))).await;
+        session.read_until(1, "on\n").await;
+        session.controls.into_inner().reset(300);
+        drop(session.reports);
+        assert!(tokio::task::spawn_blocking(move || gone(&marker, Duration::from_secs(4))).await.unwrap());
+        // The link goes on.
+        assert_eq!(rig.run(&rig.sh("true")).await.0, 0);
+    });
+}
+
+/// An agent of few words in a process of its own: starts a command, says so, and waits to be killed. Returns the pids of
+/// agent, init and pid 1.
+fn silent_agent(user: Option<u32>, script: &str) -> [Pid; 3] {
+    let (told, tell) = rustix::pipe::pipe().unwrap();
+    let agent = match sys::fork().unwrap() {
+        Fork::Parent(pid) => pid,
+        Fork::Child => {
+            let init = init::start_as(user).unwrap();
+            let id = user.map_or(0, |_| 4321);
+            let identity = Identity { uid: id, gid: id, groups: vec![], hostname: b"x".to_vec().into() };
+            let view = View { host_paths: vec![], read_only: false, strict: false, host_network: false };
+            let setup = Setup {
+                identity: identity.clone(),
+                view,
+                root: Root::Bound,
+                default_permissions: false,
+                shared: vec![],
+            };
+            let send = |order: &Order| Outgoing::new(order, &[]).unwrap().send(&init.socket).unwrap();
+            let mut receiving = Receiving::default();
+            send(&Order::Setup(setup));
+            let (news, _) = receiving.wait::<News>(&init.socket).unwrap().unwrap();
+            let News::Mounted(mounted) = news else { panic!("{news:?}") };
+            send(&Order::Go);
+            let inherited =
+                Inherited { umask: 0o022, rlimits: vec![], nice: 0, blocked: 0, ignored: 0, oom_score_adj: 0 };
+            send(&Order::Run(Run {
+                id: 1,
+                argv: list(&["/bin/sh", "-c", script]),
+                env: list(&["PATH=/usr/bin:/bin"]),
+                cwd: b"/".to_vec().into(),
+                identity: Some(identity),
+                inherited,
+                fds: vec![],
+                tty: None,
+                prefix: Vec::new().into(),
+            }));
+            while !matches!(receiving.wait::<News>(&init.socket).unwrap().unwrap().0, News::Started { .. }) {}
+            let pids = [init.pid.as_raw_nonzero().get() as u32, mounted.init_pid].map(u32::to_ne_bytes).concat();
+            rustix::io::write(&tell, &pids).unwrap();
+            loop {
+                std::thread::sleep(Duration::from_secs(1000));
+            }
+        }
+    };
+    drop(tell);
+    let mut pids = [0; 8];
+    assert_eq!(rustix::io::read(&told, &mut pids).unwrap(), 8);
+    let pid = |at: usize| Pid::from_raw(i32::from_ne_bytes(pids[at..at + 4].try_into().unwrap())).unwrap();
+    [agent, pid(0), pid(4)]
+}
+
+#[test]
+fn whoever_is_killed_takes_the_others_along() {
+    for user in [None, Some(USER)] {
+        for stopped in [None, Some(1), Some(2)] {
+            for victim in 0..3 {
+                let marker = marker(100 + victim);
+                let pids = silent_agent(user, &leave(&marker).replace("echo on;", ""));
+                let begun = Instant::now();
+                while alive(&marker).len() < 4 {
+                    assert!(begun.elapsed() < Duration::from_secs(5));
+                }
+                // Even where another one of them is stopped.
+                if let Some(stopped) = stopped {
+                    kill_process(pids[stopped], Signal::STOP).unwrap();
+                }
+                kill_process(pids[victim as usize], Signal::KILL).unwrap();
+                let all = gone(&marker, Duration::from_secs(2));
+                if victim != 0 {
+                    kill_process(pids[0], Signal::KILL).unwrap();
+                }
+                sys::wait_end(pids[0]).unwrap();
+                assert!(all || stopped == Some(1) && victim == 2, "{user:?} {stopped:?} {victim}: {:?}", alive(&marker));
+                assert!(gone(&marker, Duration::from_secs(2)), "{user:?} {stopped:?} {victim}");
+                for pid in pids {
+                    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
+                    assert!(stat.is_empty() || stat.contains(") Z ") || stat.contains(") X "), "{stat}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn no_mount_is_left_on_the_host() {
+    let mounts = || std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let before = mounts();
+    for_both(|rig| async move {
+        rig.run(&rig.sh("true")).await;
+        rig.close().await;
+    });
+    assert_eq!(mounts(), before);
+}

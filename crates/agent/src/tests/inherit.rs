@@ -1,0 +1,200 @@
+//! What a process inherits: arguments, environment, limits, signals, identity; and the errors of the way there.
+
+use remotely_proto::exec::{Report, Rlimit, Step};
+
+use super::*;
+
+fn raw(entries: &[&[u8]]) -> Vec<ByteVec> {
+    entries.iter().map(|entry| entry.to_vec().into()).collect()
+}
+
+#[test]
+fn arguments_and_environment_byte_for_byte() {
+    for_both(|rig| async move {
+        let mut request = rig.request(&["cat", "/proc/self/environ"]);
+        request.env = raw(&[b"PATH=/bin", b"A=1", b"nothing", b"A=2", b"B=\xff\n", b"", b"=x"]);
+        let mut session = rig.start(&request).await;
+        let out = session.from.get_mut(&1).unwrap().all().await;
+        assert_eq!(out, b"PATH=/bin\0A=1\0nothing\0A=2\0B=\xff\n\0\0=x\0");
+
+        let mut request = rig.request(&[]);
+        let argv = raw(&[b"/usr/bin/printf", b"%s|", b"", b"-n", b"\x80\xff\xc0", b"a b\n\t'\"$x*\\"]);
+        request.program = Program::Command { argv };
+        let mut session = rig.start(&request).await;
+        let out = session.from.get_mut(&1).unwrap().all().await;
+        assert_eq!(out, b"|-n|\x80\xff\xc0|a b\n\t'\"$x*\\|");
+    });
+}
+
+#[test]
+fn two_megabytes_of_arguments() {
+    for_both(|rig| async move {
+        let long = "x".repeat(131_071);
+        let mut argv = vec!["/bin/sh", "-c", "echo $# ${#1}", "sh"];
+        argv.extend(std::iter::repeat_n(long.as_str(), 14));
+        let (_, out, _) = rig.run(&rig.request(&argv)).await;
+        assert_eq!(out, "14 131071\n");
+        let long = "x".repeat(131_072);
+        let report = rig.start(&rig.request(&["true", &long])).await.report().await;
+        assert!(matches!(report, Report::Failed { step: Step::Exec, errno, .. } if errno == libc::E2BIG as u32));
+    });
+}
+
+#[test]
+fn attributes_of_the_process() {
+    for_both(|rig| async move {
+        let mut request = rig.sh(
+            "umask; nice; ulimit -n; ulimit -Hn; ulimit -c; cat /proc/self/oom_score_adj; grep -E '^Sig(Blk|Ign)' /proc/self/status",
+        );
+        request.inherited.umask = 0o027;
+        request.inherited.nice = 5;
+        request.inherited.oom_score_adj = 77;
+        request.inherited.blocked = 1 << (libc::SIGUSR2 - 1);
+        request.inherited.ignored = 1 << (libc::SIGUSR1 - 1);
+        let nofile = libc::RLIMIT_NOFILE as u32;
+        request.inherited.rlimits = vec![
+            Rlimit { resource: nofile, soft: 333, hard: 444 },
+            Rlimit { resource: libc::RLIMIT_CORE as u32, soft: 0, hard: u64::MAX },
+            Rlimit { resource: 99, soft: 1, hard: 1 },
+        ];
+        let (_, out, err) = rig.run(&request).await;
+        assert_eq!(
+            (out.as_str(), err.as_str()),
+            ("0027\n5\n333\n444\n0\n77\nSigBlk:\t0000000000000800\nSigIgn:\t0000000000000200\n", "")
+        );
+        // SIGPIPE is not left ignored, as this process has it.
+        let (_, out, _) = rig.run(&rig.request(&["grep", "SigIgn", "/proc/self/status"])).await;
+        assert_eq!(out, "SigIgn:\t0000000000000000\n");
+    });
+}
+
+#[test]
+fn identity_and_capabilities() {
+    for_both(|rig| async move {
+        let (_, out, _) = rig.run(&rig.sh("id -u; id -g; grep -E '^Cap(Prm|Eff|Inh|Amb)' /proc/self/status; echo $$")).await;
+        let lines: Vec<&str> = out.lines().collect();
+        assert_eq!(lines[..2], [rig.identity.uid.to_string(), rig.identity.gid.to_string()]);
+        if rig.identity.uid != 0 {
+            assert!(lines[2..6].iter().all(|line| line.ends_with("\t0000000000000000")), "{out}");
+        }
+        // A pid namespace of its own.
+        assert!(lines[6].parse::<u32>().unwrap() < 100, "{out}");
+    });
+}
+
+#[test]
+fn root_becomes_the_user_of_the_client() {
+    run_as(None, |mut rig| async move {
+        rig.identity.uid = 1234;
+        rig.identity.gid = 5678;
+        rig.identity.groups = vec![5678, 27, 100];
+        let (_, out, _) = rig.run(&rig.sh("id -u; id -g; id -G; grep CapPrm /proc/self/status")).await;
+        assert_eq!(out, "1234\n5678\n5678 27 100\nCapPrm:\t0000000000000000\n");
+    });
+}
+
+#[test]
+fn one_link_has_one_user() {
+    run_as(None, |mut rig| async move {
+        rig.run(&rig.sh("true")).await;
+        rig.identity.uid = 7;
+        let report = rig.start(&rig.sh("true")).await.report().await;
+        assert!(matches!(report, Report::Failed { step: Step::Setup, .. }));
+    });
+}
+
+#[test]
+fn failures_say_at_which_step() {
+    let dir = format!("/var/tmp/remotely-agent-{}-programs", std::process::id());
+    std::fs::create_dir_all(&dir).unwrap();
+    let write = |name: &str, content: &[u8], mode: u32| {
+        let path = format!("{dir}/{name}");
+        std::fs::write(&path, content).unwrap();
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+        path
+    };
+    let denied = write("denied", b"#!/bin/sh\n", 0o644);
+    let bare = write("bare", b"echo from a bare script $1\n", 0o755);
+    let binary = write("binary", b"\x7fELF\x00\x00\x00\n", 0o755);
+    let crlf = write("crlf", b"#!/bin/sh\r\necho\r\n", 0o755);
+    for_both(|rig| {
+        let (dir, denied, bare, binary, crlf) = (dir.clone(), denied.clone(), bare.clone(), binary.clone(), crlf.clone());
+        async move {
+            for (command, errno) in [
+                ("/nowhere/x", libc::ENOENT),
+                ("no-such-command", libc::ENOENT),
+                ("", libc::ENOENT),
+                (&denied, libc::EACCES),
+                (&dir, libc::EACCES),
+                (&binary, libc::ENOEXEC),
+                (&crlf, libc::ENOENT),
+            ] {
+                let report = rig.start(&rig.request(&[command])).await.report().await;
+                let expected = Report::Failed { step: Step::Exec, errno: errno as u32, what: command.into() };
+                assert_eq!(report, expected);
+            }
+            let mut request = rig.sh("true");
+            request.cwd = b"/nowhere".to_vec().into();
+            let report = rig.start(&request).await.report().await;
+            let errno = libc::ENOENT as u32;
+            assert_eq!(report, Report::Failed { step: Step::Cwd, errno, what: "/nowhere".into() });
+
+            let mut request = rig.request(&["bare", "arg"]);
+            request.env = list(&["X=1", &format!("PATH=/nowhere:{dir}")]);
+            assert_eq!(rig.run(&request).await.1, "from a bare script arg\n");
+            // A directory that may not be searched does not hide what comes after, nor its own error.
+            let mut request = rig.request(&["denied"]);
+            request.env = list(&[&format!("PATH={dir}:/bin")]);
+            let report = rig.start(&request).await.report().await;
+            assert!(matches!(report, Report::Failed { errno, .. } if errno == libc::EACCES as u32));
+            // Without PATH, as confstr(3) has it; with an empty element, here.
+            let mut request = rig.request(&["true"]);
+            request.env = list(&[]);
+            assert_eq!(rig.run(&request).await.0, 0);
+            let mut request = rig.request(&["bare"]);
+            request.env = list(&["PATH=/nowhere:"]);
+            request.cwd = dir.clone().into_bytes().into();
+            assert_eq!(rig.run(&request).await.0, 0);
+        }
+    });
+    std::fs::remove_dir_all(dir).unwrap();
+}
+
+#[test]
+fn a_request_that_cannot_be_is_refused() {
+    for_both(|rig| async move {
+        let mut request = rig.request(&["true"]);
+        request.env = raw(&[b"A=\0"]);
+        let report = rig.start(&request).await.report().await;
+        assert!(matches!(report, Report::Failed { step: Step::Exec, errno, .. } if errno == libc::EINVAL as u32));
+        let report = rig.start(&rig.request(&[])).await.report().await;
+        assert!(matches!(report, Report::Failed { step: Step::Exec, errno, .. } if errno == libc::EINVAL as u32));
+        let mut request = rig.request(&["true"]);
+        request.fds.swap(0, 1);
+        let report = rig.start(&request).await.report().await;
+        assert!(matches!(report, Report::Failed { step: Step::Descriptor, .. }));
+    });
+}
+
+#[test]
+fn a_host_path_that_the_host_lacks_is_an_error() {
+    for_both(|rig| async move {
+        let mut request = rig.sh("true");
+        request.view.host_paths = list(&["/no/such/place"]);
+        let report = rig.start(&request).await.report().await;
+        let Report::Failed { step: Step::Setup, errno, what } = report else { panic!("{report:?}") };
+        assert_eq!((errno as i32, what.as_str()), (libc::ENOENT, "use /no/such/place of the host"));
+    });
+}
+
+#[test]
+fn a_host_path_is_put_in() {
+    for_both(|rig| async move {
+        let mut request = rig.sh("grep -c ' /usr/lib ' /proc/self/mountinfo; ls /usr/lib | wc -l");
+        request.view.host_paths = list(&["/usr/lib"]);
+        request.view.host_network = true;
+        let (_, out, _) = rig.run(&request).await;
+        let entries = std::fs::read_dir("/usr/lib").unwrap().count();
+        assert_eq!(out, format!("1\n{entries}\n"));
+    });
+}

@@ -1,0 +1,4 @@
+//! placeholder
+#![allow(missing_docs)]
+pub mod mount;
+pub mod server;

@@ -1,0 +1,407 @@
+//! The state of a mount and its way to the server. The operations on it are in `op`, what comes from the server in `receive`.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use remotely_proto::ByteVec;
+use remotely_proto::exec::Identity;
+use remotely_proto::fs::{Attr, Binding, Entry, File, Lane, Node, Reply, Request as Ask, ToServer};
+use remotely_proto::message;
+use remotely_session::{SendStream, Stream};
+use rustix::io::Errno;
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
+
+use super::MountError;
+use super::fuse::{Answer, Device, Request};
+use super::invalidate::{Invalid, Invalidator};
+use super::receive::Receivers;
+use super::show::{IdMaps, Show};
+use super::table::Table;
+
+/// Messages that wait for a lane.
+const QUEUE: usize = 256;
+/// Bytes of writes that the server has not answered: enough for 2 Gbit/s at 50 ms.
+pub(super) const WRITES_MAX: usize = 16 << 20;
+/// Bytes of content kept for the kernel.
+const CONTENT_MAX: usize = 512 << 20;
+
+/// How the mount behaves.
+pub(super) struct Options {
+    pub(super) read_only: bool,
+    pub(super) strict: bool,
+    pub(super) default_permissions: bool,
+    pub(super) covered: Vec<Vec<u8>>,
+}
+
+/// One mount.
+pub(super) struct Fs {
+    pub(super) device: Arc<Device>,
+    pub(super) invalidator: Arc<Invalidator>,
+    pub(super) options: Options,
+    pub(super) show: Show,
+    pub(super) identity: Identity,
+    table: Mutex<Table>,
+    pub(super) files: Mutex<HashMap<u64, Handle>>,
+    next_file: AtomicU64,
+    next_content: AtomicU64,
+    query: mpsc::Sender<Outgoing>,
+    change: mpsc::Sender<Outgoing>,
+    pending: Mutex<HashMap<u64, Waiter>>,
+    next_request: AtomicU64,
+    /// Requests of the kernel that wait for a lock, and under which number the server knows them.
+    pub(super) waiting_locks: Mutex<HashMap<u64, u64>>,
+    pub(super) changes: Arc<AtomicU64>,
+    pub(super) budget: Semaphore,
+    kept: Mutex<Kept>,
+    /// Listings that have come in part, with the age of their first part.
+    pub(super) parts: Mutex<HashMap<u64, (Vec<Entry>, u64)>>,
+    /// A pushed listing that has come in part.
+    pub(super) pushed: Mutex<Option<(Vec<ByteVec>, Vec<Entry>)>>,
+    over: AtomicBool,
+    over_event: Notify,
+    runtime: tokio::runtime::Handle,
+    pub(super) asked_by_kernel: AtomicU64,
+    pub(super) asked_of_server: AtomicU64,
+}
+
+/// An open file of the kernel.
+#[derive(Debug, Clone)]
+pub(super) struct Handle {
+    pub(super) node: Node,
+    pub(super) flags: u32,
+    pub(super) at: Opened,
+    /// The names of a directory as they were when reading began.
+    pub(super) names: Option<Arc<Vec<(ByteVec, Node)>>>,
+}
+
+/// Whether the server has this file open too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Opened {
+    /// No: everything was answered here so far.
+    Here,
+    /// For reading.
+    Query,
+    /// For writing.
+    Change,
+}
+
+/// A message on its way to a lane, behind the bindings that it needs.
+struct Outgoing {
+    bindings: Vec<Binding>,
+    head: Bytes,
+    payload: Bytes,
+}
+
+/// Who waits for an answer.
+pub(super) enum Waiter {
+    /// An operation.
+    Once(oneshot::Sender<Answered>),
+    /// Nobody: the kernel was told that this write is done.
+    Write { node: Node, file: File, len: usize },
+}
+
+/// An answer of the server.
+pub(super) struct Answered {
+    pub(super) reply: Reply,
+    pub(super) payload: Bytes,
+    pub(super) seen: u64,
+}
+
+/// Content kept, in the order in which it came.
+#[derive(Default)]
+struct Kept {
+    bytes: usize,
+    order: std::collections::VecDeque<(Node, u64, u64)>,
+}
+
+impl Fs {
+    /// Asks the server for the root, then is ready to serve.
+    pub(super) async fn new(
+        device: Arc<Device>,
+        lanes: (Stream, Stream, Stream),
+        identity: Identity,
+        id_maps: IdMaps,
+        options: Options,
+    ) -> Result<(Arc<Self>, Receivers), MountError> {
+        let (query, change, bulk) = lanes;
+        let mut receivers = Receivers::new(query.recv, change.recv, bulk.recv);
+        let mut query_send = query.send;
+        let (head, payload) =
+            message::encode(&ToServer { id: 1, request: Ask::Getattr { node: Node::ROOT, file: None } }, Bytes::new());
+        let io = |error: &dyn std::fmt::Display| MountError::Root(std::io::Error::other(error.to_string()));
+        for piece in [head, payload] {
+            query_send.send(piece).await.map_err(|error| io(&error))?;
+        }
+        let root: Attr = receivers.root().await.map_err(MountError::Root)?;
+        let (query_out, query_in) = mpsc::channel(QUEUE);
+        let (change_out, change_in) = mpsc::channel(QUEUE);
+        tokio::spawn(send_lane(query_send, query_in));
+        tokio::spawn(send_lane(change.send, change_in));
+        let fs = Arc::new(Self {
+            device,
+            invalidator: Arc::default(),
+            options,
+            show: Show::new(id_maps, &identity, root.dev),
+            identity,
+            table: Mutex::new(Table::new(root)),
+            files: Mutex::default(),
+            next_file: AtomicU64::new(1),
+            next_content: AtomicU64::new(1),
+            query: query_out,
+            change: change_out,
+            pending: Mutex::default(),
+            next_request: AtomicU64::new(2),
+            waiting_locks: Mutex::default(),
+            changes: Arc::default(),
+            budget: Semaphore::new(WRITES_MAX),
+            kept: Mutex::default(),
+            parts: Mutex::default(),
+            pushed: Mutex::default(),
+            over: AtomicBool::new(false),
+            over_event: Notify::new(),
+            runtime: tokio::runtime::Handle::current(),
+            asked_by_kernel: AtomicU64::new(0),
+            asked_of_server: AtomicU64::new(0),
+        });
+        Ok((fs, receivers))
+    }
+
+    /// Works on the table; what the kernel and the server must hear of it is passed on.
+    pub(super) fn with<R>(self: &Arc<Self>, work: impl FnOnce(&mut Table) -> R) -> R {
+        let mut table = lock(&self.table);
+        let result = work(&mut table);
+        let mut invalid = std::mem::take(&mut table.invalid);
+        // Dropping the name of a mount point would take away what the host has mounted there.
+        invalid.retain(
+            |item| !matches!(item, Invalid::Entry(dir, name) if table.is_under(*dir, name, &self.options.covered)),
+        );
+        let forgotten = std::mem::take(&mut table.forgotten);
+        drop(table);
+        if !invalid.is_empty() {
+            self.invalidator.tell(invalid);
+        }
+        if !forgotten.is_empty() {
+            let fs = self.clone();
+            self.runtime.spawn(async move {
+                let _ = fs.note(Lane::Query, &[], Ask::Forget { nodes: forgotten }).await;
+            });
+        }
+        result
+    }
+
+    /// Asks the server and waits for the answer. `nodes` are those that the request names.
+    pub(super) async fn ask(
+        &self,
+        lane: Lane,
+        nodes: &[Node],
+        request: Ask,
+        payload: Bytes,
+    ) -> Result<Answered, Errno> {
+        self.ask_numbered(lane, nodes, request, payload, |_| {}).await
+    }
+
+    /// Like [`ask`](Self::ask); tells the number of the request before it is sent.
+    pub(super) async fn ask_numbered(
+        &self,
+        lane: Lane,
+        nodes: &[Node],
+        request: Ask,
+        payload: Bytes,
+        number: impl FnOnce(u64),
+    ) -> Result<Answered, Errno> {
+        let (answer, answered) = oneshot::channel();
+        let id = self.next_request.fetch_add(1, Ordering::Relaxed);
+        number(id);
+        self.send(lane, nodes, request, payload, Some((id, Waiter::Once(answer)))).await?;
+        let answered = answered.await.map_err(|_| Errno::IO)?;
+        match answered.reply {
+            Reply::Failed { errno } => Err(errno_of(errno)),
+            _ => Ok(answered),
+        }
+    }
+
+    /// Sends a write whose answer nobody waits for.
+    pub(super) async fn send_write(&self, node: Node, file: File, request: Ask, data: Bytes) -> Result<(), Errno> {
+        let id = self.next_request.fetch_add(1, Ordering::Relaxed);
+        let waiter = Waiter::Write { node, file, len: data.len() };
+        self.send(Lane::Change, &[], request, data, Some((id, waiter))).await
+    }
+
+    /// Tells the server something.
+    pub(super) async fn note(&self, lane: Lane, nodes: &[Node], request: Ask) -> Result<(), Errno> {
+        self.send(lane, nodes, request, Bytes::new(), None).await
+    }
+
+    async fn send(
+        &self,
+        lane: Lane,
+        nodes: &[Node],
+        request: Ask,
+        payload: Bytes,
+        waiter: Option<(u64, Waiter)>,
+    ) -> Result<(), Errno> {
+        if self.over.load(Ordering::Relaxed) {
+            return Err(Errno::IO);
+        }
+        let id = waiter.as_ref().map_or(0, |(id, _)| *id);
+        let (head, payload) = message::encode(&ToServer { id, request }, payload);
+        let sender = if lane == Lane::Change { &self.change } else { &self.query };
+        let permit = sender.reserve().await.map_err(|_| Errno::IO)?;
+        if let Some((id, waiter)) = waiter {
+            self.asked_of_server.fetch_add(1, Ordering::Relaxed);
+            lock(&self.pending).insert(id, waiter);
+        }
+        // Bound and queued under one lock: whoever finds a node bound must come behind its binding.
+        let mut table = lock(&self.table);
+        let mut bindings = Vec::new();
+        for &node in nodes {
+            table.bind(node, lane, &mut bindings);
+        }
+        if lane == Lane::Change {
+            self.changes.fetch_add(1 + u64::from(!bindings.is_empty()), Ordering::SeqCst);
+        }
+        permit.send(Outgoing { bindings, head, payload });
+        Ok(())
+    }
+
+    /// Takes out who waits for this answer.
+    pub(super) fn waiter(&self, id: u64) -> Option<Waiter> {
+        lock(&self.pending).remove(&id)
+    }
+
+    /// More of this answer is to come.
+    pub(super) fn wait_again(&self, id: u64, waiter: Waiter) {
+        lock(&self.pending).insert(id, waiter);
+    }
+
+    /// A name for an open file that was never used.
+    pub(super) fn fresh_file(&self) -> u64 {
+        self.next_file.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(super) fn fresh_content(&self) -> u64 {
+        self.next_content.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(super) fn handle(&self, file: u64) -> Result<Handle, Errno> {
+        lock(&self.files).get(&file).cloned().ok_or(Errno::BADF)
+    }
+
+    /// Remembers content that is kept, and lets the oldest go above the limit.
+    pub(super) fn keep(self: &Arc<Self>, node: Node, content: u64, granules: Vec<(u64, usize)>) {
+        let mut excess = Vec::new();
+        {
+            let mut kept = lock(&self.kept);
+            for (index, len) in granules {
+                kept.bytes += len;
+                kept.order.push_back((node, content, index));
+            }
+            let mut over = kept.bytes.saturating_sub(CONTENT_MAX) as u64;
+            // What was let go meanwhile still stands in the queue: it is cleared away from the front, too.
+            while over > 0 || kept.order.len() > 4 * CONTENT_MAX / super::content::GRANULE as usize {
+                let Some(oldest) = kept.order.pop_front() else { break };
+                excess.push(oldest);
+                over = over.saturating_sub(super::content::GRANULE);
+            }
+        }
+        if excess.is_empty() {
+            return;
+        }
+        let freed = self.with(|table| {
+            let mut freed = 0;
+            for (node, id, index) in excess {
+                if let Ok(inode) = table.inode(node)
+                    && let Some(content) = &mut inode.content
+                    && content.id == id
+                {
+                    freed += content.evict(index);
+                }
+            }
+            freed
+        });
+        self.freed(freed);
+    }
+
+    /// So many bytes of kept content were let go.
+    pub(super) fn freed(&self, bytes: usize) {
+        let mut kept = lock(&self.kept);
+        kept.bytes = kept.bytes.saturating_sub(bytes);
+    }
+
+    /// Ends everything: who waits is told EIO.
+    pub(super) fn end(&self) {
+        self.over.store(true, Ordering::SeqCst);
+        lock(&self.pending).clear();
+        self.budget.close();
+        self.invalidator.close();
+        self.over_event.notify_waiters();
+    }
+
+    pub(super) async fn ended(&self) {
+        let event = self.over_event.notified();
+        if !self.over.load(Ordering::SeqCst) {
+            event.await;
+        }
+    }
+}
+
+/// Serves one request: at once if nothing must be waited for, else as a task.
+pub(super) fn serve(fs: &Arc<Fs>, request: Request, runtime: &tokio::runtime::Handle) {
+    fs.asked_by_kernel.fetch_add(1, Ordering::Relaxed);
+    let mut work: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(respond(fs.clone(), request));
+    // Polled once here: what is known needs no task and no other thread. A future that was polled without a waker is
+    // polled again when it is spawned.
+    if let Poll::Pending = work.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        runtime.spawn(work);
+    }
+}
+
+async fn respond(fs: Arc<Fs>, request: Request) {
+    let unique = request.unique;
+    tracing::trace!(?request, "kernel asks");
+    match fs.operate(request).await {
+        Ok(Some(answer)) => fs.device.answer(unique, answer),
+        Ok(None) => {}
+        Err(errno) => {
+            tracing::trace!(unique, %errno, "refused");
+            fs.device.refuse(unique, errno);
+        }
+    }
+}
+
+/// What an operation comes to: an answer, or none for requests that want none.
+pub(super) type Outcome = Result<Option<Answer>, Errno>;
+
+/// errno of the server; anything that is none becomes EIO.
+pub(super) fn errno_of(errno: u32) -> Errno {
+    match i32::try_from(errno) {
+        Ok(raw @ 1..=4095) => Errno::from_raw_os_error(raw),
+        _ => Errno::IO,
+    }
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Writes what is queued to a lane until the lane or the mount ends.
+async fn send_lane(mut stream: SendStream, mut queue: mpsc::Receiver<Outgoing>) {
+    while let Some(Outgoing { bindings, head, payload }) = queue.recv().await {
+        let mut pieces = Vec::with_capacity(3);
+        if !bindings.is_empty() {
+            pieces.push(message::encode(&ToServer { id: 0, request: Ask::Bind { bindings } }, Bytes::new()).0);
+        }
+        pieces.extend([head, payload]);
+        for piece in pieces {
+            if !piece.is_empty() && stream.send(piece).await.is_err() {
+                return;
+            }
+        }
+    }
+    stream.finish();
+}

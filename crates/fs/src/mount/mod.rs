@@ -1,0 +1,145 @@
+//! The mount: the client's files on the host. The agent hands over a mounted /dev/fuse and the lanes to the fs server; what
+//! the kernel asks is answered from what is known, or asked of the server. Must never touch the mount itself, or it waits
+//! for itself.
+
+mod content;
+mod fs;
+mod fuse;
+mod invalidate;
+mod op;
+mod receive;
+mod show;
+mod table;
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::BytesMut;
+use remotely_proto::exec::Identity;
+use remotely_session::Stream;
+use thiserror::Error;
+
+use self::fs::Fs;
+pub use self::fuse::DeviceError;
+use self::fuse::{Device, Op, Request};
+pub use self::show::IdMaps;
+
+/// Threads that read from /dev/fuse. Two keep a second core busy; answers that take time do not hold them.
+const READERS: usize = 2;
+
+/// What the mount is made of.
+pub struct MountConfig {
+    /// /dev/fuse, mounted, INIT not answered yet.
+    pub fuse: OwnedFd,
+    /// Lanes to the fs server: query, change, bulk.
+    pub lanes: (Stream, Stream, Stream),
+    /// The user of the client.
+    pub identity: Identity,
+    /// Ids that exist in the user namespace of the mount.
+    pub id_maps: IdMaps,
+    /// Refuse every change with EROFS.
+    pub read_only: bool,
+    /// Wait for every write.
+    pub strict: bool,
+    /// The kernel checks permissions (mount option `default_permissions`): the mount does not.
+    pub default_permissions: bool,
+    /// Absolute paths over which something of the host is mounted: their names are never invalidated, because that would
+    /// unmount it.
+    pub covered: Vec<Vec<u8>>,
+}
+
+/// The mount cannot be served.
+#[derive(Debug, Error)]
+pub enum MountError {
+    /// The kernel.
+    #[error("starting the FUSE mount")]
+    Device(#[source] DeviceError),
+    /// The fs server did not say what the root is.
+    #[error("asking the client for its root directory")]
+    Root(#[source] std::io::Error),
+    /// A thread could not be started.
+    #[error("starting a thread of the mount")]
+    Thread(#[source] std::io::Error),
+}
+
+/// A served mount. Ends when the kernel lets go of it or the lanes end; dropping this does not end it.
+#[derive(Clone)]
+pub struct Mount {
+    fs: Arc<Fs>,
+}
+
+impl Mount {
+    /// Answers INIT and starts to serve. Must be called inside a tokio runtime with threads; returns when the kernel may ask.
+    /// Not cancel safe.
+    pub async fn start(config: MountConfig) -> Result<Self, MountError> {
+        let runtime = tokio::runtime::Handle::current();
+        let device = Arc::new(Device::new(config.fuse));
+        let handshake = {
+            let device = device.clone();
+            tokio::task::spawn_blocking(move || device.handshake())
+        };
+        let (fs, receivers) = Fs::new(
+            device.clone(),
+            config.lanes,
+            config.identity,
+            config.id_maps,
+            fs::Options {
+                read_only: config.read_only,
+                strict: config.strict,
+                default_permissions: config.default_permissions,
+                covered: config.covered,
+            },
+        )
+        .await?;
+        handshake
+            .await
+            .map_err(|error| MountError::Thread(std::io::Error::other(error)))?
+            .map_err(MountError::Device)?;
+        receivers.spawn(&fs);
+        for index in 0..READERS {
+            let (fs, device, runtime) = (fs.clone(), device.clone(), runtime.clone());
+            spawn(format!("fuse-{index}"), move || read_requests(&fs, &device, &runtime))?;
+        }
+        let invalidator = fs.invalidator.clone();
+        spawn("fuse-news".into(), move || invalidator.run(device))?;
+        Ok(Self { fs })
+    }
+
+    /// Counts what was sent on the change lane: see [`remotely_proto::fs::Tag`].
+    pub fn changes(&self) -> Arc<AtomicU64> {
+        self.fs.changes.clone()
+    }
+
+    /// Resolves when the mount is served no more. Cancel safe.
+    pub async fn ended(&self) {
+        self.fs.ended().await;
+    }
+
+    /// How often the kernel asked, and how often the client had to be asked for it: (requests, questions).
+    pub fn counts(&self) -> (u64, u64) {
+        (self.fs.asked_by_kernel.load(Ordering::Relaxed), self.fs.asked_of_server.load(Ordering::Relaxed))
+    }
+}
+
+fn spawn(name: String, run: impl FnOnce() + Send + 'static) -> Result<(), MountError> {
+    std::thread::Builder::new().name(name).spawn(run).map(drop).map_err(MountError::Thread)
+}
+
+/// Reads and serves until the mount is gone. An answer that is known is given on this thread at once; one that must be
+/// waited for becomes a task.
+fn read_requests(fs: &Arc<Fs>, device: &Device, runtime: &tokio::runtime::Handle) {
+    let _entered = runtime.enter();
+    let mut buffer = BytesMut::new();
+    loop {
+        match device.next(&mut buffer) {
+            Ok(Some(Request { op: Op::Destroy, .. }) | None) => break,
+            Ok(Some(request)) => fs::serve(fs, request, runtime),
+            Err(error) => {
+                tracing::warn!(%error, "the mount ends");
+                break;
+            }
+        }
+    }
+    fs.end();
+}

@@ -1,0 +1,205 @@
+//! Opening and closing files.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use remotely_proto::ByteVec;
+use remotely_proto::fs::{File, Lane, Lock, LockKind, Node, Reply, Request as Ask, SetAttr, access};
+use rustix::io::Errno;
+
+use crate::mount::content::Content;
+use crate::mount::fs::{Fs, Handle, Opened, lock};
+use crate::mount::fuse::{Answer, EntryOut, open_flag};
+use crate::mount::receive::unexpected;
+
+impl Fs {
+    pub(super) async fn open(self: &Arc<Self>, node: Node, flags: u32, open_flags: u32) -> Result<Answer, Errno> {
+        let mode = flags & libc::O_ACCMODE as u32;
+        let writes = mode != libc::O_RDONLY as u32 || flags & libc::O_TRUNC as u32 != 0;
+        let reads = mode != libc::O_WRONLY as u32;
+        let executes = flags & open_flag::EXEC != 0;
+        if writes {
+            self.permit_change()?;
+        }
+        let wanted = match (executes, reads, writes) {
+            (true, ..) => access::EXEC,
+            (_, true, false) => access::READ,
+            (_, true, true) => access::READ | access::WRITE,
+            _ => access::WRITE,
+        };
+        self.permit(node, wanted).await?;
+        let file = self.fresh_file();
+        if writes {
+            let request = Ask::OpenWrite { node, file: File(file), flags };
+            let answered = self.ask(Lane::Change, &[node], request, Bytes::new()).await?;
+            let Reply::Attr { attr } = answered.reply else { return unexpected() };
+            self.with(|table| {
+                let inode = table.inode(node)?;
+                if flags & libc::O_TRUNC as u32 != 0 {
+                    inode.drop_content();
+                    inode.shown_size = attr.size;
+                }
+                table.own(node, attr, answered.seen);
+                Ok::<_, Errno>(())
+            })?;
+            if open_flags & open_flag::KILL_SUIDGID != 0 {
+                self.kill_privileges(node, file).await?;
+            }
+        }
+        self.with(|table| {
+            let id = self.fresh_content();
+            let inode = table.inode(node)?;
+            inode.opens += 1;
+            if executes {
+                inode.content.get_or_insert_with(|| Box::new(Content::new(id))).expect_faults();
+            }
+            Ok::<_, Errno>(())
+        })?;
+        let at = if writes { Opened::Change } else { Opened::Here };
+        lock(&self.files).insert(file, Handle { node, flags, at, names: None });
+        Ok(Answer::open(file, open_flag::KEEP_CACHE))
+    }
+
+    /// A truncating open by somebody without CAP_FSETID takes set-id bits away.
+    async fn kill_privileges(self: &Arc<Self>, node: Node, file: u64) -> Result<(), Errno> {
+        let mode = self.with(|table| table.inode(node).map(|inode| inode.attr.mode))?;
+        if mode & 0o6000 == 0 {
+            return Ok(());
+        }
+        let set = SetAttr { mode: Some(mode & 0o1777), ..SetAttr::default() };
+        let request = Ask::Setattr { node, file: Some(File(file)), set };
+        let answered = self.ask(Lane::Change, &[node], request, Bytes::new()).await?;
+        if let Reply::Attr { attr } = answered.reply {
+            self.with(|table| table.own(node, attr, answered.seen));
+        }
+        Ok(())
+    }
+
+    pub(super) async fn create(
+        self: &Arc<Self>,
+        parent: Node,
+        name: ByteVec,
+        flags: u32,
+        mode: (u32, u32),
+        caller: (u32, u32),
+    ) -> Result<Answer, Errno> {
+        let make = self.make(parent, name, mode, caller)?;
+        let file = self.fresh_file();
+        let request = Ask::Create { make: make.clone(), flags, file: File(file) };
+        let answered = self.ask(Lane::Change, &[parent], request, Bytes::new()).await?;
+        let Reply::Found { entry } = answered.reply else { return unexpected() };
+        let attr = entry.attr.clone();
+        let (node, shown) = self.take_made(&make, entry, answered.seen)?;
+        self.with(|table| {
+            if flags & libc::O_TRUNC as u32 != 0
+                && let Ok(inode) = table.inode(node)
+            {
+                inode.drop_content();
+                inode.shown_size = attr.size;
+            }
+            table.own(node, attr, answered.seen);
+        });
+        lock(&self.files).insert(file, Handle { node, flags, at: Opened::Change, names: None });
+        Ok(Answer::created(&shown, file, open_flag::KEEP_CACHE))
+    }
+
+    pub(super) async fn tmpfile(
+        self: &Arc<Self>,
+        parent: Node,
+        flags: u32,
+        mode: (u32, u32),
+        caller: (u32, u32),
+    ) -> Result<Answer, Errno> {
+        let make = self.make(parent, Vec::new().into(), mode, caller)?;
+        let file = self.fresh_file();
+        let request = Ask::Tmpfile { make: make.clone(), flags, file: File(file) };
+        let answered = self.ask(Lane::Change, &[parent], request, Bytes::new()).await?;
+        let Reply::Found { entry } = answered.reply else { return unexpected() };
+        let shown = self.with(|table| {
+            table.learn_nameless(make.node, entry.attr);
+            let inode = table.inode(make.node)?;
+            inode.lookups += 1;
+            inode.opens += 1;
+            let attr = self.show.attr(&inode.attr);
+            Ok::<_, Errno>(EntryOut {
+                node: make.node.0,
+                entry_valid: Duration::ZERO,
+                attr_valid: inode.attr_valid(),
+                attr,
+            })
+        })?;
+        lock(&self.files).insert(file, Handle { node: make.node, flags, at: Opened::Change, names: None });
+        Ok(Answer::created(&shown, file, open_flag::KEEP_CACHE))
+    }
+
+    /// Has the server open what was opened here only.
+    pub(super) async fn open_there(self: &Arc<Self>, file: u64) -> Result<File, Errno> {
+        let node = {
+            let mut files = lock(&self.files);
+            let handle = files.get_mut(&file).ok_or(Errno::BADF)?;
+            if handle.at != Opened::Here {
+                return Ok(File(file));
+            }
+            handle.at = Opened::Query;
+            handle.node
+        };
+        self.note(Lane::Query, &[node], Ask::Open { node, file: File(file) }).await?;
+        Ok(File(file))
+    }
+
+    /// close(2) of one descriptor: locks of the owner go, and a write that failed meanwhile is told.
+    pub(super) async fn flush(self: &Arc<Self>, node: Node, file: u64, owner: u64) -> Result<Answer, Errno> {
+        if self.options.strict {
+            self.settle(node).await?;
+        }
+        let (locked, error) = self.with(|table| {
+            let inode = table.inode(node)?;
+            Ok::<_, Errno>((inode.locked, inode.error.take()))
+        })?;
+        if locked {
+            self.unlock(node, file, owner, false).await?;
+        }
+        error.map_or(Ok(Answer::done()), Err)
+    }
+
+    /// The last descriptor is closed.
+    pub(super) async fn release(
+        self: &Arc<Self>,
+        node: Node,
+        file: u64,
+        flags: u32,
+        owner: u64,
+    ) -> Result<Answer, Errno> {
+        if flags & open_flag::RELEASE_FLOCK_UNLOCK != 0 {
+            self.unlock(node, file, owner, true).await?;
+        }
+        if flags & open_flag::RELEASE_FLUSH != 0 && self.with(|table| table.inode(node).is_ok_and(|inode| inode.locked))
+        {
+            self.unlock(node, file, owner, false).await?;
+        }
+        let handle = lock(&self.files).remove(&file);
+        match handle.map(|handle| handle.at) {
+            Some(Opened::Query) => self.note(Lane::Query, &[], Ask::Release { file: File(file) }).await?,
+            Some(Opened::Change) => self.note(Lane::Change, &[], Ask::ReleaseWrite { file: File(file) }).await?,
+            Some(Opened::Here) | None => {}
+        }
+        self.with(|table| {
+            if let Ok(inode) = table.inode(node) {
+                inode.opens = inode.opens.saturating_sub(1);
+            }
+            table.drop_unused(node);
+        });
+        Ok(Answer::done())
+    }
+
+    /// Frees all locks of an owner on a file.
+    async fn unlock(self: &Arc<Self>, node: Node, file: u64, owner: u64, flock: bool) -> Result<(), Errno> {
+        let (file, _) = match self.opened(file) {
+            Some(opened) => opened,
+            None => (self.open_there(file).await?, Lane::Query),
+        };
+        let lock = Lock { owner, start: 0, end: i64::MAX as u64, kind: LockKind::Unlock, flock, pid: 0 };
+        self.ask(Lane::Query, &[node], Ask::Setlk { file, lock, wait: false }, Bytes::new()).await.map(drop)
+    }
+}

@@ -1,0 +1,84 @@
+//! Bounded sets of descriptors that were used lately. An inode that is open here cannot lose its number to another, so
+//! finding one by (device, inode) always finds the right one.
+
+use std::{
+    collections::HashMap,
+    os::fd::OwnedFd,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use super::{node::Key, service::Hold};
+
+/// Descriptors that nobody used for this long are closed, so that file systems can be unmounted here and space freed.
+const IDLE: Duration = Duration::from_secs(10);
+
+#[derive(Debug)]
+struct Slot {
+    descriptor: Arc<OwnedFd>,
+    used: Instant,
+}
+
+/// Descriptors by inode; when full, the one unused for longest goes.
+#[derive(Debug)]
+pub(super) struct DescriptorCache {
+    capacity: usize,
+    slots: Mutex<HashMap<Key, Slot>>,
+}
+
+impl DescriptorCache {
+    pub(super) fn new(capacity: usize) -> Self {
+        Self { capacity: capacity.max(1), slots: Mutex::default() }
+    }
+
+    pub(super) fn find(&self, key: Key) -> Option<Arc<OwnedFd>> {
+        let mut slots = self.slots.hold();
+        let slot = slots.get_mut(&key)?;
+        slot.used = Instant::now();
+        Some(Arc::clone(&slot.descriptor))
+    }
+
+    pub(super) fn keep(&self, key: Key, descriptor: Arc<OwnedFd>) {
+        let mut slots = self.slots.hold();
+        if slots.len() >= self.capacity
+            && !slots.contains_key(&key)
+            && let Some(oldest) = slots.iter().min_by_key(|(_, slot)| slot.used).map(|(key, _)| *key)
+        {
+            slots.remove(&oldest);
+        }
+        slots.insert(key, Slot { descriptor, used: Instant::now() });
+    }
+
+    pub(super) fn drop_one(&self, key: Key) {
+        self.slots.hold().remove(&key);
+    }
+
+    /// Closes all that nobody uses at this moment; for when there are no descriptors left.
+    pub(super) fn clear(&self) {
+        self.slots.hold().clear();
+    }
+
+    /// Closes what is idle.
+    pub(super) fn sweep(&self, now: Instant) {
+        self.slots.hold().retain(|_, slot| now.duration_since(slot.used) < IDLE);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_one_unused_for_longest_goes() {
+        let cache = DescriptorCache::new(2);
+        let descriptor = Arc::new(OwnedFd::from(std::fs::File::open("/").unwrap()));
+        let key = |ino| Key { dev: 1, ino };
+        cache.keep(key(1), Arc::clone(&descriptor));
+        cache.keep(key(2), Arc::clone(&descriptor));
+        assert!(cache.find(key(1)).is_some());
+        cache.keep(key(3), Arc::clone(&descriptor));
+        assert!(cache.find(key(2)).is_none() && cache.find(key(1)).is_some() && cache.find(key(3)).is_some());
+        cache.sweep(Instant::now() + IDLE);
+        assert!(cache.find(key(1)).is_none());
+    }
+}

@@ -1,0 +1,199 @@
+//! Gives the mount what the command is going to ask for, going by the profile of its last run: directories on
+//! [`Lane::Query`], content on [`Lane::Bulk`], both behind whatever is asked for meanwhile.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, atomic::Ordering},
+};
+
+use bytes::Bytes;
+use remotely_proto::{
+    fs::{Lane, Notice, ToMount},
+    message,
+};
+use rustix::{
+    fs::{FileType, OFlags},
+    io::Errno,
+};
+
+use super::{
+    StartError, attr,
+    entry::Whereabouts,
+    name::{self, Name},
+    node::Key,
+    out::Batch,
+    profile::{BLOCK, Blocks, Item, Profile, Wanted},
+    service::{Hold, Service},
+    thread,
+};
+
+/// File data pushed in one run, in bytes.
+const DATA_BUDGET: u64 = 256 << 20;
+/// Bytes in one piece of pushed data: little enough for an answer not to wait long behind it.
+const PIECE: u64 = 2 * BLOCK;
+/// Larger directories are not pushed.
+const ENTRIES_MAX: u32 = 20_000;
+
+/// The directories that the mount was given without having asked, and where they are. It has no number for them until it
+/// uses them, so until then a change in them is told by pushing them again.
+#[derive(Debug, Default)]
+pub(super) struct Pushed {
+    paths: Mutex<HashMap<Key, Arc<[Name]>>>,
+    /// Those that changed since.
+    disturbed: Mutex<HashSet<Key>>,
+}
+
+impl Pushed {
+    pub(super) fn find(&self, key: Key) -> Option<Arc<[Name]>> {
+        self.paths.hold().get(&key).cloned()
+    }
+
+    pub(super) fn remove(&self, key: Key) {
+        self.paths.hold().remove(&key);
+    }
+
+    /// It changed, and the mount had no number for it.
+    pub(super) fn disturb(&self, key: Key) {
+        self.disturbed.hold().insert(key);
+    }
+
+    /// True if it changed; whoever asks tells the mount.
+    pub(super) fn take_disturbed(&self, key: Key) -> bool {
+        let mut disturbed = self.disturbed.hold();
+        !disturbed.is_empty() && disturbed.remove(&key)
+    }
+
+    fn add(&self, key: Key, path: &[Name]) {
+        self.paths.hold().insert(key, path.into());
+    }
+}
+
+/// Starts pushing.
+pub(super) fn start(service: &Arc<Service>, profile: Profile) -> Result<(), StartError> {
+    let service = Arc::clone(service);
+    thread::start("fs-push", move || {
+        let mut run = Run { service: &service, listed: HashSet::new(), budget: DATA_BUDGET };
+        for item in profile.items {
+            if !run.item(item) {
+                break;
+            }
+        }
+    })
+}
+
+struct Run<'a> {
+    service: &'a Service,
+    listed: HashSet<Vec<Name>>,
+    budget: u64,
+}
+
+impl Run<'_> {
+    /// False if there is no point in going on.
+    fn item(&mut self, item: Item) -> bool {
+        let path: Vec<Name> = item.path.into_iter().map(|name| Vec::from(name).into()).collect();
+        if path.iter().any(|name| name::check(name).is_err()) {
+            return true;
+        }
+        let (dir, file) = match &item.wanted {
+            Wanted::Listing => (&path[..], None),
+            Wanted::Content { blocks } => match path.split_last() {
+                Some((_, dir)) => (dir, Some(blocks)),
+                None => return true,
+            },
+        };
+        if !self.listings(dir, item.age) {
+            return !self.service.is_ending();
+        }
+        match file {
+            Some(blocks) => self.content(&path, blocks, item.age),
+            None => true,
+        }
+    }
+
+    /// Pushes a directory and those above it. False if one of them is not there.
+    fn listings(&mut self, path: &[Name], age: u32) -> bool {
+        (0..=path.len()).all(|depth| {
+            let path = &path[..depth];
+            if self.listed.contains(path) {
+                return true;
+            }
+            let Ok((key, batch)) = self.service.listing_to_push(path) else { return false };
+            self.service.record.pushed_listing(key, path, age);
+            self.listed.insert(path.to_vec());
+            self.service.out.push(Lane::Query, batch)
+        })
+    }
+
+    /// False if there is no point in going on.
+    fn content(&mut self, path: &[Name], blocks: &[Blocks], age: u32) -> bool {
+        let Ok(found) = self.service.walk(path) else { return true };
+        if found.kind() != FileType::RegularFile {
+            return true;
+        }
+        let Ok(descriptor) = self.service.reopen(&found, OFlags::RDONLY) else { return true };
+        let key = found.key();
+        self.service.record.pushed_content(key, path, blocks.to_vec(), age);
+        let pieces = blocks.iter().flat_map(|run| {
+            let end = run.end.saturating_mul(BLOCK).min(found.stat.stx_size);
+            let start = run.start.saturating_mul(BLOCK);
+            (start..end).step_by(PIECE as usize).map(move |offset| (offset, (end - offset).min(PIECE)))
+        });
+        for (offset, len) in pieces {
+            if self.budget < len || self.service.is_ending() {
+                return false;
+            }
+            let Ok((stamp, data)) = self.service.read_consistent(&descriptor, offset, len as usize) else {
+                return true;
+            };
+            self.budget -= len;
+            self.service.counters.bytes_pushed.fetch_add(data.len() as u64, Ordering::Relaxed);
+            let notice = Notice::PushData { dev: key.dev, ino: key.ino, offset, stamp };
+            let message = message::encode(&ToMount::Notice { number: 0, notice }, data);
+            if !self.service.out.push(Lane::Bulk, vec![message]) {
+                return false;
+            }
+        }
+        true
+    }
+}
+
+impl Service {
+    /// The messages that push one directory, watched from before it is read.
+    pub(super) fn listing_to_push(&self, path: &[Name]) -> Result<(Key, Batch), Errno> {
+        let found = self.walk(path)?;
+        if found.kind() != FileType::Directory {
+            return Err(Errno::NOTDIR);
+        }
+        let key = found.key();
+        self.pushed.add(key, path);
+        let dir = self.directory(&found, Whereabouts::Path(path), true);
+        let moment = self.moment();
+        let names: Vec<_> = path.iter().map(|name| name.to_vec().into()).collect();
+        let (mut batch, mut truncated) = (Batch::new(), false);
+        let listed = self.list(&dir, ENTRIES_MAX, |piece| {
+            self.told(moment, piece.states());
+            truncated = piece.truncated;
+            let notice = Notice::PushListing {
+                path: names.clone(),
+                entries: piece.entries,
+                last: piece.last,
+                seen: moment.seen,
+                watched: dir.watched,
+            };
+            batch.push(message::encode(&ToMount::Notice { number: 0, notice }, Bytes::new()));
+            true
+        });
+        match listed {
+            Ok(()) if !truncated => Ok((key, batch)),
+            result => {
+                self.pushed.remove(key);
+                Err(result.err().unwrap_or(Errno::TOOBIG))
+            }
+        }
+    }
+
+    /// True if what is at a path is still that directory.
+    pub(super) fn is_at(&self, key: Key, path: &[Name]) -> bool {
+        self.walk(path).and_then(|found| attr::stat(&found.descriptor)).is_ok_and(|stat| attr::key(&stat) == key)
+    }
+}

@@ -1,0 +1,222 @@
+//! Nothing outside the root, nothing hidden, and nothing that was not bound.
+
+use std::{
+    fs,
+    os::unix::{ffi::OsStrExt, fs::symlink},
+};
+
+use bytes::Bytes;
+use remotely_proto::fs::{Binding, File, Lane, Node, Reply, Request, SetAttr};
+
+use crate::rig::{Rig, failed};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_are_single_components() {
+    let rig = Rig::new().await;
+    fs::create_dir(rig.path("d")).unwrap();
+    fs::write(rig.path("d/f"), "").unwrap();
+    let long = "x".repeat(256);
+    for (name, errno) in
+        [("..", libc::EINVAL), (".", libc::EINVAL), ("", libc::EINVAL), ("d/f", libc::EINVAL), ("/etc", libc::EINVAL)]
+    {
+        assert_eq!(rig.find(Node::ROOT, name).await.map(|found| found.0), Err(errno), "{name:?}");
+        assert_eq!(rig.create(Node::ROOT, name).await, Err(errno), "{name:?}");
+    }
+    assert_eq!(rig.find(Node::ROOT, b"a\0b").await.map(|found| found.0), Err(libc::EINVAL));
+    assert_eq!(rig.find(Node::ROOT, &long).await.map(|found| found.0), Err(libc::ENAMETOOLONG));
+    let rename = |new: &str| Request::Rename {
+        parent: Node::ROOT,
+        name: b"d".to_vec().into(),
+        new_parent: Node::ROOT,
+        new_name: new.as_bytes().to_vec().into(),
+        flags: 0,
+        keep: None,
+    };
+    assert_eq!(rig.change(rename("../out")).await, failed(libc::EINVAL));
+    let request = Request::Unlink { parent: Node::ROOT, name: b"d/f".to_vec().into(), dir: false, keep: None };
+    assert_eq!(rig.change(request).await, failed(libc::EINVAL));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn links_lead_nowhere() {
+    let rig = Rig::new().await;
+    symlink("/etc", rig.path("abs")).unwrap();
+    symlink("..", rig.path("up")).unwrap();
+    symlink("/etc/passwd", rig.path("file")).unwrap();
+    for name in ["abs", "up"] {
+        let node = rig.node(name).await;
+        assert_eq!(rig.find(node, "passwd").await.map(|found| found.0), Err(libc::ENOTDIR));
+        assert_eq!(rig.list(node).await.map(|list| list.len()), Err(libc::ENOTDIR));
+        assert_eq!(rig.create(node, "x").await, Err(libc::ENOTDIR));
+    }
+    let file = rig.node("file").await;
+    assert_eq!(rig.read(file, 0, 10).await, Err(libc::ELOOP));
+    assert_eq!(rig.open_write(file, libc::O_WRONLY).await, Err(libc::ELOOP));
+    let set = SetAttr { size: Some(0), ..SetAttr::default() };
+    assert_eq!(rig.change(Request::Setattr { node: file, file: None, set }).await, failed(libc::ELOOP));
+    // Creating "through" a link that dangles makes nothing.
+    symlink(rig.dir.with_extension("escaped"), rig.path("dangling")).unwrap();
+    let make = rig.make(Node::ROOT, "dangling", 0o644);
+    let request = Request::Create { make, flags: libc::O_WRONLY as u32, file: File(rig.number()) };
+    assert_eq!(rig.change(request).await, failed(libc::ELOOP));
+    assert!(!rig.dir.with_extension("escaped").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_swapped_for_a_link_is_stale() {
+    let rig = Rig::new().await;
+    fs::create_dir_all(rig.path("d/e")).unwrap();
+    fs::write(rig.path("d/e/f"), "inside").unwrap();
+    let node = rig.node("d/e/f").await;
+    let (dev, ino) = {
+        let (_, entry) = rig.find(rig.node("d/e").await, "f").await.unwrap();
+        (entry.attr.dev, entry.attr.ino)
+    };
+    fs::rename(rig.path("d"), rig.path("away")).unwrap();
+    symlink("away", rig.path("d")).unwrap();
+    // A new server knows no descriptors: only the names lead there, and they lead through a link.
+    let other = Rig::with({
+        let dir = rig.dir.clone();
+        move |_, config| config.root = dir
+    })
+    .await;
+    let (link, entry) = other.find(Node::ROOT, "d").await.unwrap();
+    assert_eq!(entry.attr.mode & libc::S_IFMT, libc::S_IFLNK);
+    let below = Node(other.number());
+    let bindings = vec![
+        Binding { node: below, parent: link, name: b"e".to_vec().into(), dev, ino: 1 },
+        Binding { node: Node(555), parent: below, name: b"f".to_vec().into(), dev, ino },
+    ];
+    other.tell(Lane::Query, Request::Bind { bindings }, Bytes::new()).await;
+    assert_eq!(other.read(Node(555), 0, 10).await, Err(libc::ESTALE));
+    let _ = node;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn circles_of_bindings_end() {
+    let rig = Rig::new().await;
+    let bindings = (10..3000_u64)
+        .map(|n| Binding { node: Node(n), parent: Node(n + 1), name: b"a".to_vec().into(), dev: 1, ino: n })
+        .chain([Binding { node: Node(3000), parent: Node(10), name: b"a".to_vec().into(), dev: 1, ino: 3000 }])
+        .collect();
+    rig.tell(Lane::Query, Request::Bind { bindings }, Bytes::new()).await;
+    assert_eq!(rig.read(Node(10), 0, 10).await, Err(libc::ESTALE));
+    // Many names on each level are not tried in every combination.
+    for place in 0..4_u8 {
+        let bindings = (4000..4500_u64)
+            .map(|n| Binding { node: Node(n), parent: Node(n + 1), name: vec![b'a' + place].into(), dev: 1, ino: n })
+            .collect();
+        rig.tell(Lane::Query, Request::Bind { bindings }, Bytes::new()).await;
+    }
+    assert_eq!(rig.read(Node(4000), 0, 10).await, Err(libc::ESTALE));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_hidden_is_not_there_by_any_way() {
+    let rig = Rig::with(|dir, config| {
+        fs::create_dir_all(dir.join("home/.ssh")).unwrap();
+        fs::write(dir.join("home/.ssh/id"), "private").unwrap();
+        fs::write(dir.join("home/key"), "private too").unwrap();
+        fs::write(dir.join("home/open"), "public").unwrap();
+        symlink("home/key", dir.join("alias")).unwrap();
+        fs::hard_link(dir.join("home/key"), dir.join("second")).unwrap();
+        for path in ["home/.ssh", "alias", "later/secret"] {
+            config.hide.push(dir.join(path).as_os_str().as_bytes().to_vec());
+        }
+    })
+    .await;
+    let home = rig.node("home").await;
+    let listed = |list: Vec<remotely_proto::fs::Entry>| -> Vec<_> {
+        let mut names: Vec<_> = list.into_iter().map(|entry| String::from_utf8(entry.name.to_vec()).unwrap()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(listed(rig.list(home).await.unwrap()), ["open"]);
+    assert_eq!(listed(rig.list(Node::ROOT).await.unwrap()), ["home"]);
+    for (parent, name) in [(home, ".ssh"), (home, "key"), (Node::ROOT, "alias"), (Node::ROOT, "second")] {
+        assert_eq!(rig.find(parent, name).await.map(|found| found.0), Err(libc::ENOENT), "{name}");
+        assert_eq!(rig.create(parent, name).await, Err(libc::EACCES).or(rig.create(parent, name).await), "{name}");
+        let request =
+            Request::Unlink { parent, name: name.as_bytes().to_vec().into(), dir: name == ".ssh", keep: None };
+        assert_eq!(rig.change(request).await, failed(libc::ENOENT), "{name}");
+    }
+    // Renamed by somebody here, it stays hidden; so does what takes its place.
+    fs::rename(rig.path("home/key"), rig.path("moved")).unwrap();
+    assert_eq!(rig.find(Node::ROOT, "moved").await.map(|found| found.0), Err(libc::ENOENT));
+    fs::write(rig.path("home/key"), "a new one").unwrap();
+    assert_eq!(rig.find(home, "key").await.map(|found| found.0), Err(libc::ENOENT));
+    // The mount cannot bind its way in.
+    let ssh = fs::metadata(rig.path("home/.ssh")).unwrap();
+    let id = fs::metadata(rig.path("home/.ssh/id")).unwrap();
+    use std::os::unix::fs::MetadataExt;
+    let (dir, file) = (Node(rig.number()), Node(rig.number()));
+    let bindings = vec![
+        Binding { node: dir, parent: home, name: b".ssh".to_vec().into(), dev: ssh.dev(), ino: ssh.ino() },
+        Binding { node: file, parent: dir, name: b"id".to_vec().into(), dev: id.dev(), ino: id.ino() },
+    ];
+    rig.tell(Lane::Query, Request::Bind { bindings }, Bytes::new()).await;
+    assert_eq!(rig.read(file, 0, 10).await, Err(libc::ESTALE));
+    assert_eq!(rig.list(dir).await.map(|list| list.len()), Err(libc::ESTALE));
+    // Nor move something onto it, or it elsewhere.
+    let rename = |from: &str, to: &str| Request::Rename {
+        parent: home,
+        name: from.as_bytes().to_vec().into(),
+        new_parent: home,
+        new_name: to.as_bytes().to_vec().into(),
+        flags: 0,
+        keep: None,
+    };
+    assert_eq!(rig.change(rename("open", "key")).await, failed(libc::EACCES));
+    assert_eq!(rig.change(rename(".ssh", "visible")).await, failed(libc::ENOENT));
+    // What did not exist at the start.
+    fs::create_dir(rig.path("later")).unwrap();
+    fs::write(rig.path("later/secret"), "x").unwrap();
+    fs::write(rig.path("later/other"), "x").unwrap();
+    let later = rig.node("later").await;
+    assert_eq!(listed(rig.list(later).await.unwrap()), ["other"]);
+    // No notice gives it away.
+    rig.notices().await;
+    fs::write(rig.path("home/key"), "changed").unwrap();
+    fs::write(rig.path("later/secret"), "changed").unwrap();
+    assert_eq!(rig.notices().await, []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_files_are_opened() {
+    let rig = Rig::new().await;
+    let fifo = rustix::fs::FileType::Fifo;
+    rustix::fs::mknodat(rustix::fs::CWD, rig.path("fifo"), fifo, rustix::fs::Mode::from_raw_mode(0o600), 0).unwrap();
+    let device = rustix::fs::FileType::CharacterDevice;
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        rig.path("zero"),
+        device,
+        rustix::fs::Mode::from_raw_mode(0o600),
+        rustix::fs::makedev(1, 5),
+    )
+    .unwrap();
+    for (name, errno) in [("fifo", libc::ENXIO), ("zero", libc::EINVAL)] {
+        let node = rig.node(name).await;
+        assert_eq!(rig.read(node, 0, 10).await, Err(errno));
+        assert_eq!(rig.open_write(node, libc::O_RDWR).await, Err(errno));
+    }
+    assert_eq!(rig.read(Node::ROOT, 0, 10).await, Err(libc::EISDIR));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn read_only_refuses_every_change() {
+    let rig = Rig::with(|dir, config| {
+        fs::write(dir.join("a"), "as it was").unwrap();
+        config.read_only = true;
+    })
+    .await;
+    let node = rig.node("a").await;
+    assert_eq!(rig.create(Node::ROOT, "b").await, Err(libc::EROFS));
+    assert_eq!(rig.open_write(node, libc::O_RDWR | libc::O_TRUNC).await, Err(libc::EROFS));
+    let request = Request::Unlink { parent: Node::ROOT, name: b"a".to_vec().into(), dir: false, keep: None };
+    assert_eq!(rig.change(request).await, failed(libc::EROFS));
+    let set = SetAttr { mode: Some(0), ..SetAttr::default() };
+    assert_eq!(rig.change(Request::Setattr { node, file: None, set }).await, failed(libc::EROFS));
+    assert_eq!(&rig.read(node, 0, 100).await.unwrap()[..], b"as it was");
+    assert_eq!(rig.change(Request::Fsync { node, file: None, data_only: false }).await, Reply::Done);
+}

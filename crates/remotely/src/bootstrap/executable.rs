@@ -1,0 +1,180 @@
+//! The executable that becomes the agent: its hash, which names it everywhere, and its compressed form for the way.
+//!
+//! Both are remembered in the cache directory of this user, as far as that can be written. Used by [`super::connect`];
+//! [`super::place`] uses the hash on the host.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use super::ConnectError;
+
+/// First half of the BLAKE3 hash of an executable, in hexadecimal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Hash(String);
+
+impl Hash {
+    /// Characters of a hash.
+    pub(super) const LEN: usize = 32;
+
+    /// The text.
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The hash of these bytes.
+    #[cfg(test)]
+    pub(super) fn of(bytes: &[u8]) -> Self {
+        Self::from(blake3::hash(bytes))
+    }
+
+    /// The hash of everything that can still be read.
+    pub(super) fn read(mut file: impl Read) -> io::Result<Self> {
+        let mut hasher = blake3::Hasher::new();
+        io::copy(&mut file, &mut hasher)?;
+        Ok(Self::from(hasher.finalize()))
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+        (text.len() == Self::LEN && text.bytes().all(hex)).then(|| Self(text.to_owned()))
+    }
+}
+
+impl From<blake3::Hash> for Hash {
+    fn from(hash: blake3::Hash) -> Self {
+        let mut text = hash.to_hex().to_string();
+        text.truncate(Self::LEN);
+        Self(text)
+    }
+}
+
+impl std::fmt::Display for Hash {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str(&self.0)
+    }
+}
+
+/// An executable that is sent to hosts.
+#[derive(Debug)]
+pub(super) struct Executable {
+    path: PathBuf,
+    file: File,
+    pub(super) hash: Hash,
+    cache: Option<PathBuf>,
+}
+
+impl Executable {
+    /// Opens `path`, or the executable that runs, and knows its hash: from the cache while the file is unchanged.
+    pub(super) fn open(path: Option<&Path>) -> Result<Self, ConnectError> {
+        let path = path.unwrap_or(Path::new("/proc/self/exe")).to_owned();
+        let failed = |source| ConnectError::Executable { path: path.clone(), source };
+        let file = File::open(&path).map_err(failed)?;
+        let cache = cache();
+        let meta = file.metadata().map_err(failed)?;
+        let identity = format!(
+            "hash-{:x}-{:x}-{:x}-{:x}.{:x}-{:x}.{:x}",
+            meta.dev(),
+            meta.ino(),
+            meta.size(),
+            meta.mtime(),
+            meta.mtime_nsec(),
+            meta.ctime(),
+            meta.ctime_nsec()
+        );
+        let remembered = cache.as_ref().map(|cache| cache.join(identity));
+        let known = remembered.as_ref().and_then(|at| Hash::parse(&fs::read_to_string(at).ok()?));
+        let hash = match known {
+            Some(hash) => hash,
+            None => {
+                let hash = Hash::read(&file).map_err(failed)?;
+                if let (Some(at), Some(cache)) = (remembered, &cache) {
+                    remember(cache, &at, hash.as_str().as_bytes());
+                    forget_all_but_newest(cache, "hash-");
+                }
+                hash
+            }
+        };
+        Ok(Self { path, file, hash, cache })
+    }
+
+    /// Its bytes.
+    pub(super) fn plain(&self) -> Result<Vec<u8>, ConnectError> {
+        let read = || {
+            let mut bytes = Vec::new();
+            io::Seek::seek(&mut &self.file, io::SeekFrom::Start(0))?;
+            (&self.file).read_to_end(&mut bytes)?;
+            Ok(bytes)
+        };
+        read().map_err(|source| ConnectError::Executable { path: self.path.clone(), source })
+    }
+
+    /// Its bytes, compressed by gzip. `again` says that what the cache gave turned out to be wrong.
+    pub(super) fn packed(&self, again: bool) -> Result<Vec<u8>, ConnectError> {
+        let at = self.cache.as_ref().map(|cache| cache.join(format!("packed-{}.gz", self.hash)));
+        if let (Some(at), false) = (&at, again)
+            && let Ok(packed) = fs::read(at)
+        {
+            return Ok(packed);
+        }
+        let plain = self.plain()?;
+        let mut encoder =
+            flate2::write::GzEncoder::new(Vec::with_capacity(plain.len() / 2), flate2::Compression::new(9));
+        let packed = encoder.write_all(&plain).and_then(|()| encoder.finish());
+        let packed = packed.map_err(|source| ConnectError::Executable { path: self.path.clone(), source })?;
+        if let (Some(at), Some(cache)) = (at, &self.cache) {
+            remember(cache, &at, &packed);
+            forget_all_but_newest(cache, "packed-");
+        }
+        Ok(packed)
+    }
+}
+
+/// This user's directory for what can be made again.
+fn cache() -> Option<PathBuf> {
+    let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let base = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")))?;
+    Some(base.join("remotely"))
+}
+
+/// Writes a file of the cache, whole or not at all. Only speed depends on it, so that failing is silent.
+fn remember(cache: &Path, at: &Path, bytes: &[u8]) {
+    let _ = fs::DirBuilder::new().recursive(true).mode(0o700).create(cache);
+    let temporary = cache.join(format!(".new-{:016x}", nonce()));
+    let file = File::options().write(true).create_new(true).mode(0o600).open(&temporary);
+    let written = file.and_then(|mut file| file.write_all(bytes)).and_then(|()| fs::rename(&temporary, at));
+    if written.is_err() {
+        let _ = fs::remove_file(&temporary);
+    }
+}
+
+/// How many files of a kind, and how many agents of other versions, are kept.
+pub(super) const KEPT: usize = 5;
+
+/// Removes the oldest of the files whose name starts with `prefix`, but for [`KEPT`].
+pub(super) fn forget_all_but_newest(directory: &Path, prefix: &str) {
+    let Ok(entries) = fs::read_dir(directory) else { return };
+    let mut found: Vec<_> = entries
+        .flatten()
+        .filter(|entry| entry.file_name().as_encoded_bytes().starts_with(prefix.as_bytes()))
+        .filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path())))
+        .collect();
+    found.sort_by(|a, b| b.cmp(a));
+    for (_, path) in found.iter().skip(KEPT) {
+        let _ = fs::remove_file(path);
+    }
+}
+
+/// A number that no other process has.
+pub(super) fn nonce() -> u64 {
+    let mut bytes = [0; 8];
+    match rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()) {
+        Ok(8) => u64::from_ne_bytes(bytes),
+        // Before the kernel's pool is ready, at boot.
+        _ => {
+            let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+            now.as_nanos() as u64 ^ u64::from(std::process::id()) << 40
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! From a target to a link: starts the transport, has the host's shell become the agent (sending the executable where
+//! the host does not have it yet), and hands the pipe to the session.
+//!
+//! Called by [`run`](crate::run) and by `doctor`. It knows nothing of what the link is for.
+
+mod conversation;
+mod error;
+mod executable;
+mod line;
+pub mod place;
+mod progress;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use remotely_session::{Incoming, Link, LinkBuilder, Pipe};
+
+pub use self::conversation::Uploaded;
+use self::conversation::{Conversation, Failure};
+pub use self::error::ConnectError;
+use self::executable::Executable;
+pub use self::line::one_line;
+use crate::options::ConnectOptions;
+use crate::transport;
+use crate::transport::spawn::{self, Process};
+
+/// A link, and what it took to get it.
+pub struct Connected {
+    /// The link. Its handshake may still fail, which shows as its end.
+    pub link: Link,
+    /// Streams that the agent opens.
+    pub incoming: Incoming,
+    /// The local process of the transport. The link ends with it and it ends when dropped; to end in order, close the
+    /// link, wait for its end, then [`Process::close`].
+    pub process: Process,
+    /// From the call until the agent answered.
+    pub time: Duration,
+    /// The agent had to be sent.
+    pub uploaded: Option<Uploaded>,
+}
+
+/// An agent that has said that it is ready, and speaks frames from here on.
+pub struct Ready {
+    /// The pipe to it.
+    pub pipe: Pipe,
+    /// What was already read from the pipe: the beginning of its frames.
+    pub received: Bytes,
+    /// See [`Connected::process`].
+    pub process: Process,
+    /// See [`Connected::uploaded`].
+    pub uploaded: Option<Uploaded>,
+}
+
+/// Gets a link to `options.target`. What has been queued in `builder` travels before the first answer.
+///
+/// Must be called inside a Tokio runtime. Cancel safe: dropping the future ends the process of the transport (which
+/// may take half a second) and leaves the terminal as it was, also during a password prompt of ssh.
+pub async fn connect(options: &ConnectOptions, mut builder: LinkBuilder) -> Result<Connected, ConnectError> {
+    let began = Instant::now();
+    let flight = builder.first_flight();
+    let Ready { pipe, received, process, uploaded } = start(options, &flight).await?;
+    let time = began.elapsed();
+    let (link, incoming) = builder.attach(pipe, received);
+    Ok(Connected { link, incoming, process, time, uploaded })
+}
+
+/// The part of [`connect`] below the link: `flight` is sent as the first bytes that the agent reads.
+pub async fn start(options: &ConnectOptions, flight: &[u8]) -> Result<Ready, ConnectError> {
+    let executable = Arc::new(Executable::open(options.executable.as_deref())?);
+    match attempt(options, &executable, flight, true).await {
+        // The shell found an agent of that name and could not execute it (126, 127), or it died at once (as a shell says
+        // of signals), which the line cannot tell us any more.
+        Err(ConnectError::Ended { status, .. }) if matches!(status.code(), Some(126 | 127 | 129..=159)) => {
+            tracing::info!("the host could not execute what it has; sending it again");
+            attempt(options, &executable, flight, false).await
+        }
+        result => result,
+    }
+}
+
+async fn attempt(
+    options: &ConnectOptions,
+    executable: &Arc<Executable>,
+    flight: &[u8],
+    reuse: bool,
+) -> Result<Ready, ConnectError> {
+    let line = line::line(&executable.hash, flight.len(), executable::nonce(), reuse);
+    let argv = transport::command_line(&options.target, &options.ssh_opts, &line);
+    tracing::debug!(?argv, "starting the transport");
+    let terminal = Terminal::remember();
+    let started = spawn::start(&argv)?;
+    let process = started.process;
+    let mut conversation = Conversation::new(started.reader, started.writer).map_err(ConnectError::pipe)?;
+
+    let greeting = conversation.greet(flight);
+    let greeted = match options.timeout {
+        None => greeting.await,
+        Some(limit) => match tokio::time::timeout(limit, greeting).await {
+            Ok(greeted) => greeted,
+            Err(_) => return Err(ConnectError::Silent { target: options.target.to_string(), limit }),
+        },
+    };
+    let talked = match greeted {
+        Ok(None) => Ok(None),
+        Ok(Some(need)) => conversation.upload(need, executable, options.progress, flight).await.map(Some),
+        Err(failure) => Err(failure),
+    };
+    match talked {
+        Ok(uploaded) => {
+            terminal.forget();
+            let (reader, writer, received) = conversation.into_pipe().map_err(ConnectError::pipe)?;
+            Ok(Ready { pipe: Pipe { reader, writer }, received, process, uploaded })
+        }
+        Err(Failure::Error(error)) => Err(error.at(&options.target)),
+        Err(Failure::Ended) => {
+            let noise = conversation.noise();
+            // Nobody is to wait for input that will not come.
+            drop(conversation);
+            let status = tokio::time::timeout(Duration::from_secs(5), process.ended()).await;
+            Err(ConnectError::Ended {
+                target: options.target.to_string(),
+                program: argv.first().cloned().unwrap_or_default(),
+                status: status.unwrap_or_default(),
+                stderr: process.last_words().await,
+                noise,
+            })
+        }
+    }
+}
+
+/// The modes of the terminal, put back when dropped: ssh turns the echo off while it asks for a password, and may be
+/// ended in the middle of that.
+struct Terminal(Option<(std::os::fd::OwnedFd, rustix::termios::Termios)>);
+
+impl Terminal {
+    fn remember() -> Self {
+        let flags = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::NOCTTY | rustix::fs::OFlags::CLOEXEC;
+        let terminal = rustix::fs::open("/dev/tty", flags, rustix::fs::Mode::empty());
+        Self(terminal.ok().and_then(|tty| {
+            let modes = rustix::termios::tcgetattr(&tty).ok()?;
+            Some((tty, modes))
+        }))
+    }
+
+    fn forget(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        let Some((tty, modes)) = &self.0 else { return };
+        // From the background this would stop us, and there was no prompt then.
+        if rustix::termios::tcgetpgrp(tty).ok() == Some(rustix::process::getpgrp()) {
+            let _ = rustix::termios::tcsetattr(tty, rustix::termios::OptionalActions::Now, modes);
+        }
+    }
+}

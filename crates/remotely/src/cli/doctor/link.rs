@@ -1,0 +1,46 @@
+//! What doctor finds out about the way: whether an agent answers there, and how long that takes.
+
+use remotely_session::{End, LinkBuilder, Settings};
+
+use super::Finding;
+use crate::bootstrap::{self, Connected};
+use crate::options::ConnectOptions;
+
+pub(super) async fn examine(options: &ConnectOptions) -> Vec<Finding> {
+    let connected = bootstrap::connect(options, LinkBuilder::new(Settings::default())).await;
+    let Connected { link, incoming, process, time, uploaded } = match connected {
+        Ok(connected) => connected,
+        Err(error) => {
+            let mut what = error.to_string();
+            let mut cause = std::error::Error::source(&error);
+            while let Some(error) = cause {
+                what = format!("{what}: {error}");
+                cause = error.source();
+            }
+            return vec![Finding::fail(
+                what,
+                error.hint().unwrap_or_else(|| "-vv shows the command that was run".into()),
+            )];
+        }
+    };
+    let mut found = vec![Finding::ok(format!("the agent answered after {:.2} s", time.as_secs_f64()))];
+    if let Some(uploaded) = uploaded {
+        let mib = uploaded.bytes as f64 / f64::from(1 << 20);
+        let what = format!(
+            "it was sent first: {mib:.1} MiB in {:.2} s; the next time it is there",
+            uploaded.time.as_secs_f64()
+        );
+        found.push(Finding::ok(what));
+    }
+    link.close();
+    match tokio::time::timeout(std::time::Duration::from_secs(10), link.ended()).await {
+        Ok(End::Closed) => {}
+        Ok(end) => found.push(Finding::fail(format!("the link broke: {end:?}"), "-vv shows more")),
+        Err(_) => {
+            found.push(Finding::warn("the agent did not say goodbye within 10 s", "the way there is slow or stuck"))
+        }
+    }
+    drop(incoming);
+    process.close().await;
+    found
+}

@@ -1,0 +1,105 @@
+//! The command line: the grammar, one file per command, and the log. Called by the executable's `main`; it turns words
+//! into [`options`](crate::options) and leaves the work to other modules.
+
+mod completions;
+mod doctor;
+mod feign;
+mod log;
+mod man;
+mod run;
+mod way;
+mod words;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::report::{self, Failure, exit_code};
+
+/// Runs a command of this machine on another machine's CPU, as if here.
+///
+/// The command finds this machine's files, working directory, environment, user, terminal, signals and exit status; only
+/// the processor, the memory and the network are the host's. Nothing has to be installed on the host.
+#[derive(Debug, Parser)]
+#[command(
+    name = "remotely",
+    bin_name = "remotely",
+    version,
+    disable_help_subcommand = true,
+    args_conflicts_with_subcommands = true,
+    override_usage = "remotely [OPTIONS] TARGET [OPTIONS] -- COMMAND [ARGS]...\n       \
+                      remotely feign TARGET [OPTIONS]\n       \
+                      remotely doctor TARGET [OPTIONS]",
+    after_help = AFTER
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    run: run::Args,
+}
+
+const AFTER: &str = "\
+Options may stand before or after the target, with or without their dashes, as NAME VALUE or NAME=VALUE.
+
+Targets:
+  user@host, host:port, ssh://user@host:port   by ssh, with your configuration of it
+  local:                                       this machine
+  user@host+sudo, gw+user@host, sudo:user      hops, joined by '+'
+
+Exit status: that of the command; 255 the link could not be had or was lost, 125 the set-up failed, 126 the command
+could not be executed, 127 it was not found.
+
+Examples:
+  remotely user@host -- make -j64
+  remotely user@host --read-only -- ffmpeg -i in.mkv -f null -
+  remotely feign user@host";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Feign(feign::Args),
+    Doctor(doctor::Args),
+    Completions(completions::Args),
+    Man(man::Args),
+}
+
+/// Runs what the command line of this process asks for.
+pub fn main() -> ExitCode {
+    let words: Vec<OsString> = std::env::args_os().skip(1).collect();
+    let words = match words::normalize(&Cli::command(), words) {
+        Ok(words) => words,
+        Err(error) => {
+            report::error(&error, error.hint().as_deref());
+            return exit_code(Failure::Setup);
+        }
+    };
+    let parsed = Cli::try_parse_from(words);
+    match parsed {
+        Ok(Cli { command: Some(Command::Feign(args)), .. }) => feign::main(args),
+        Ok(Cli { command: Some(Command::Doctor(args)), .. }) => doctor::main(args),
+        Ok(Cli { command: Some(Command::Completions(args)), .. }) => completions::main(args),
+        Ok(Cli { command: Some(Command::Man(args)), .. }) => man::main(args),
+        Ok(Cli { command: None, run }) => run::main(run),
+        // Help and version are asked for and go to standard output.
+        Err(error) if !error.use_stderr() => match error.print() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(_) => exit_code(Failure::Setup),
+        },
+        Err(error) => {
+            let text = error.render().to_string();
+            report::note(text.strip_prefix("error: ").unwrap_or(&text).trim_end());
+            exit_code(Failure::Setup)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definitions_hold_together() {
+        Cli::command().debug_assert();
+    }
+}

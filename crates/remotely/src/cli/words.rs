@@ -1,0 +1,143 @@
+//! The grammar in front of clap: options with or without dashes, before or after the target, up to the first `--`; and
+//! what the words mean that are left. Pure; the names come from clap's own definitions.
+
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+
+use crate::transport::shell;
+
+/// The words as clap reads them: the program's name, the subcommand if any, options with two dashes and their value
+/// behind `=`, the target, and everything from the first `--` as it is.
+pub(super) fn normalize(command: &clap::Command, words: Vec<OsString>) -> Result<Vec<OsString>, WordsError> {
+    let options = options(command);
+    let subcommands: Vec<&str> = command.get_subcommands().map(clap::Command::get_name).collect();
+    let separator = words.iter().position(|word| word == "--").unwrap_or(words.len());
+    let (head, tail) = words.split_at(separator);
+
+    let mut subcommand: Option<&str> = None;
+    let mut explicit_run = false;
+    let mut given: Vec<OsString> = Vec::new();
+    let mut positional: Vec<(usize, &OsStr)> = Vec::new();
+    let mut rest = head.iter().enumerate();
+    while let Some((at, word)) = rest.next() {
+        let (name, value) = name_and_value(word);
+        if name == b"feign" && value.is_none() {
+            subcommand = Some("feign");
+        } else if let Some(&takes_value) = options.get(name) {
+            let value = value.or_else(|| if takes_value { rest.next().map(|(_, word)| word.as_bytes()) } else { None });
+            given.push(option(name, value));
+        } else if is_option(word) {
+            given.push(word.clone());
+        } else if positional.is_empty() && subcommand.is_none() && !explicit_run && word == "run" {
+            explicit_run = true;
+        } else if let Some(found) =
+            named(&subcommands, word, positional.is_empty() && subcommand.is_none() && !explicit_run)
+        {
+            subcommand = Some(found);
+        } else {
+            positional.push((at, word));
+        }
+    }
+
+    if matches!(subcommand, None | Some("feign"))
+        && let Some(&(at, _)) = positional.get(1)
+    {
+        return Err(match subcommand {
+            None => WordsError::NoSeparator { corrected: corrected(&words, at) },
+            Some(_) => WordsError::FeignRunsNothing,
+        });
+    }
+    if subcommand == Some("feign") && !tail.is_empty() {
+        return Err(WordsError::FeignRunsNothing);
+    }
+
+    let mut out: Vec<OsString> = vec!["remotely".into()];
+    out.extend(subcommand.map(OsString::from));
+    out.extend(given);
+    out.extend(positional.into_iter().map(|(_, word)| word.to_owned()));
+    out.extend(tail.iter().cloned());
+    Ok(out)
+}
+
+/// Every long option of every command, and whether a value belongs to it.
+fn options(command: &clap::Command) -> HashMap<Vec<u8>, bool> {
+    let mut found: HashMap<Vec<u8>, bool> = [(b"help".to_vec(), false), (b"version".to_vec(), false)].into();
+    for command in std::iter::once(command).chain(command.get_subcommands()) {
+        for argument in command.get_arguments() {
+            let takes_value = argument.get_action().takes_values();
+            for name in argument.get_long_and_visible_aliases().unwrap_or_default() {
+                found.insert(name.into(), takes_value);
+            }
+        }
+    }
+    found
+}
+
+/// Without its dashes (two at most), split at the first `=`.
+fn name_and_value(word: &OsStr) -> (&[u8], Option<&[u8]>) {
+    let bytes = word.as_bytes();
+    let bare = bytes.strip_prefix(b"--").or_else(|| bytes.strip_prefix(b"-")).unwrap_or(bytes);
+    match bare.iter().position(|byte| *byte == b'=') {
+        Some(at) => (&bare[..at], Some(&bare[at + 1..])),
+        None => (bare, None),
+    }
+}
+
+fn option(name: &[u8], value: Option<&[u8]>) -> OsString {
+    let mut word = [b"--", name].concat();
+    if let Some(value) = value {
+        word.push(b'=');
+        word.extend(value);
+    }
+    OsString::from_vec(word)
+}
+
+/// Short options, and what clap is to refuse.
+fn is_option(word: &OsStr) -> bool {
+    word.as_bytes().starts_with(b"-")
+}
+
+fn named<'a>(subcommands: &[&'a str], word: &OsStr, possible: bool) -> Option<&'a str> {
+    subcommands.iter().find(|name| possible && word == **name).copied()
+}
+
+/// The line as it was meant, with `--` before the word `at`.
+fn corrected(words: &[OsString], at: usize) -> String {
+    let mut line = String::from("remotely");
+    for (n, word) in words.iter().enumerate() {
+        if n == at {
+            line.push_str(" --");
+        }
+        line.push(' ');
+        line.push_str(&shell::quote(word).to_string_lossy());
+    }
+    line
+}
+
+/// Why the words mean nothing.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum WordsError {
+    /// Words follow the target without `--`.
+    #[error("the command must be set off from the target by a word of its own, '--'")]
+    NoSeparator {
+        /// The line with it.
+        corrected: String,
+    },
+    /// A command for feign.
+    #[error("feign runs no command: it sets everything up and gives you a shell on the host")]
+    FeignRunsNothing,
+}
+
+impl WordsError {
+    pub(super) fn hint(&self) -> Option<String> {
+        match self {
+            WordsError::NoSeparator { corrected } => Some(corrected.clone()),
+            WordsError::FeignRunsNothing => None,
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "words_tests.rs"]
+mod tests;

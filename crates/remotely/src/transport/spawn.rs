@@ -1,0 +1,275 @@
+//! The one place of this crate that starts processes: the transport's local process, its pipe, and its end.
+//!
+//! Whatever is started here ends with its [`Process`], and with this program however that ends. A thread per process
+//! starts it, waits for it and reaps it; another passes its standard error on.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::pipe::PipeFlags;
+use rustix::process::{PidfdFlags, Signal};
+use tokio::sync::watch;
+
+use crate::stderr;
+
+/// A process that was started, with its standard input and output.
+#[derive(Debug)]
+pub struct Started {
+    /// Reads its standard output.
+    pub reader: OwnedFd,
+    /// Writes its standard input.
+    pub writer: OwnedFd,
+    /// The process.
+    pub process: Process,
+}
+
+/// Starts `argv` (at least one word, looked up in `PATH`) with a pipe to it.
+///
+/// Its standard error goes to ours; the last of it is kept for messages. It ignores the signals of the keyboard: at a
+/// password prompt it must be in the foreground with us, and later Ctrl-C is for the command, not for the way there.
+pub fn start(argv: &[OsString]) -> Result<Started, StartError> {
+    let failed = |step| move |source: rustix::io::Errno| StartError::Prepare { step, source: source.into() };
+    let (stdin, writer) = pipe().map_err(failed("make a pipe"))?;
+    let (reader, stdout) = pipe().map_err(failed("make a pipe"))?;
+    let (errors, stderr) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(failed("make a pipe"))?;
+    let tail = Tail::default();
+    let passing = pass_on(errors, tail.clone())?;
+
+    let program = argv.first().cloned().unwrap_or_default();
+    let mut command = command(argv);
+    command.stdin(stdin).stdout(stdout).stderr(stderr);
+    let (pidfd, status) = keep(command).map_err(|source| match source.kind() {
+        io::ErrorKind::NotFound => StartError::NotFound { program },
+        _ => StartError::Spawn { program, source },
+    })?;
+    Ok(Started { reader, writer, process: Process { pidfd, status, tail, passing: Some(passing) } })
+}
+
+/// Runs `argv` to its end with nothing on standard input; its standard error is ours. Blocks.
+pub fn output(argv: &[OsString]) -> Result<(Vec<u8>, ExitStatus), StartError> {
+    let program = argv.first().cloned().unwrap_or_default();
+    let output = command(argv).stdin(Stdio::null()).stderr(Stdio::null()).output();
+    match output {
+        Ok(output) => Ok((output.stdout, output.status)),
+        Err(source) if source.kind() == io::ErrorKind::NotFound => Err(StartError::NotFound { program }),
+        Err(source) => Err(StartError::Spawn { program, source }),
+    }
+}
+
+/// A transport's process. Dropping it ends it: TERM, and KILL after half a second.
+#[derive(Debug)]
+pub struct Process {
+    pidfd: OwnedFd,
+    status: watch::Receiver<Option<ExitStatus>>,
+    tail: Tail,
+    passing: Option<thread::JoinHandle<()>>,
+}
+
+/// How long a process may take to end by itself once its pipe is closed, and after TERM.
+const GRACE: Duration = Duration::from_secs(2);
+const TERM_GRACE: Duration = Duration::from_millis(500);
+/// What is kept of standard error, in bytes.
+const TAIL: usize = 4096;
+
+impl Process {
+    /// Waits for the end of the process. Cancel safe.
+    pub async fn ended(&self) -> ExitStatus {
+        let mut status = self.status.clone();
+        match status.wait_for(Option::is_some).await.map(|status| *status) {
+            Ok(Some(status)) => status,
+            // The thread that waits never ends without a status.
+            Ok(None) | Err(_) => ExitStatus::default(),
+        }
+    }
+
+    /// The last lines of standard error, as text. Complete once the process has [`ended`](Self::ended), unless it left
+    /// children that still hold it.
+    pub async fn last_words(&self) -> String {
+        let deadline = Instant::now() + Duration::from_millis(200);
+        while self.passing.as_ref().is_some_and(|passing| !passing.is_finished()) && Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        String::from_utf8_lossy(&self.tail.lock()).trim().to_owned()
+    }
+
+    /// Ends the process in order: lets it end by itself for two seconds (its pipe must have been closed before), then
+    /// as a drop does. Not cancel safe in that a cancelled call has the effect of a drop.
+    pub async fn close(self) {
+        let _ = tokio::time::timeout(GRACE, self.ended()).await;
+    }
+
+    fn signal(&self, signal: Signal) {
+        // It fails when the process has ended, or is another user's (`sudo`), which ends by its closed pipe.
+        let _ = rustix::process::pidfd_send_signal(&self.pidfd, signal);
+    }
+
+    /// Whether the process has ended, after waiting for it.
+    fn wait(&self, time: Duration) -> bool {
+        let deadline = Instant::now() + time;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let timeout = Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() };
+            let mut fds = [PollFd::new(&self.pidfd, PollFlags::IN)];
+            match rustix::event::poll(&mut fds, Some(&timeout)) {
+                Ok(0) => return false,
+                Ok(_) => return true,
+                Err(rustix::io::Errno::INTR) => {}
+                Err(_) => return false,
+            }
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if self.wait(Duration::ZERO) {
+            return;
+        }
+        self.signal(Signal::TERM);
+        if !self.wait(TERM_GRACE) {
+            self.signal(Signal::KILL);
+            self.wait(TERM_GRACE);
+        }
+    }
+}
+
+/// A pipe as large as the kernel gives one without asking.
+fn pipe() -> rustix::io::Result<(OwnedFd, OwnedFd)> {
+    let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+    // Beyond the user's share of pipe pages this is refused; a smaller pipe works too.
+    let _ = rustix::pipe::fcntl_setpipe_size(&writer, 1 << 20);
+    Ok((reader, writer))
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is the place where this crate starts processes")]
+fn command(argv: &[OsString]) -> Command {
+    let mut command = Command::new(argv.first().map_or(OsString::new(), Clone::clone));
+    command.args(argv.iter().skip(1));
+    command
+}
+
+/// Starts the process on a thread that lives as long as it does: the kernel sends the parent-death signal when the
+/// thread that forked ends, not the program.
+fn keep(mut command: Command) -> io::Result<(OwnedFd, watch::Receiver<Option<ExitStatus>>)> {
+    let (done, status) = watch::channel(None);
+    let (answer, started) = std::sync::mpsc::sync_channel(1);
+    let parent = rustix::process::getpid();
+    // SAFETY: between fork and exec only async-signal-safe calls are made: prctl, getppid, signal.
+    unsafe {
+        command.pre_exec(move || {
+            rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+            if rustix::process::getppid() != Some(parent) {
+                return Err(io::Error::from_raw_os_error(libc::ESRCH));
+            }
+            for signal in [libc::SIGINT, libc::SIGQUIT, libc::SIGTSTP] {
+                libc::signal(signal, libc::SIG_IGN);
+            }
+            Ok(())
+        });
+    }
+    let keeper = thread::Builder::new().name("transport".into()).stack_size(128 << 10);
+    keeper.spawn(move || {
+        let mut child = match spawn_held(&mut command) {
+            Ok((child, pidfd)) => {
+                let _ = answer.send(Ok(pidfd));
+                child
+            }
+            Err(error) => return drop(answer.send(Err(error))),
+        };
+        // Closes our ends of its descriptors, so that their other ends see its end.
+        drop(command);
+        let status = loop {
+            match child.wait() {
+                Ok(status) => break status,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => break ExitStatus::default(),
+            }
+        };
+        done.send_replace(Some(status));
+    })?;
+    let pidfd = started.recv().map_err(|_| io::Error::other("the thread that starts processes has ended"))??;
+    Ok((pidfd, status))
+}
+
+fn spawn_held(command: &mut Command) -> io::Result<(Child, OwnedFd)> {
+    let mut child = command.spawn()?;
+    let pid = rustix::process::Pid::from_child(&child);
+    match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
+        Ok(pidfd) => Ok((child, pidfd)),
+        Err(error) => {
+            let _ = child.kill();
+            let _ = child.wait();
+            Err(error.into())
+        }
+    }
+}
+
+/// The last bytes of what a process wrote to its standard error.
+#[derive(Debug, Clone, Default)]
+struct Tail(Arc<Mutex<Vec<u8>>>);
+
+impl Tail {
+    fn lock(&self) -> MutexGuard<'_, Vec<u8>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn push(&self, bytes: &[u8]) {
+        let mut kept = self.lock();
+        kept.extend_from_slice(bytes);
+        let excess = kept.len().saturating_sub(TAIL);
+        kept.drain(..excess);
+    }
+}
+
+fn pass_on(errors: OwnedFd, tail: Tail) -> Result<thread::JoinHandle<()>, StartError> {
+    let passer = thread::Builder::new().name("transport-errors".into()).stack_size(128 << 10);
+    let pass = move || {
+        let mut buffer = [0; 4096];
+        loop {
+            match rustix::io::read(&errors, &mut buffer) {
+                Ok(0) => return,
+                Ok(n) => {
+                    tail.push(&buffer[..n]);
+                    stderr::write(&buffer[..n]);
+                }
+                Err(rustix::io::Errno::INTR) => {}
+                Err(_) => return,
+            }
+        }
+    };
+    passer.spawn(pass).map_err(|source| StartError::Prepare { step: "start a thread", source })
+}
+
+/// Why a process could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Not in `PATH`.
+    #[error("there is no {} in PATH here", program.to_string_lossy())]
+    NotFound {
+        /// What was looked for.
+        program: OsString,
+    },
+    /// fork(2) or execve(2) failed.
+    #[error("could not start {}", program.to_string_lossy())]
+    Spawn {
+        /// What was to be started.
+        program: OsString,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Something that a process needs could not be had.
+    #[error("could not {step}")]
+    Prepare {
+        /// What was tried.
+        step: &'static str,
+        /// Why not.
+        source: io::Error,
+    },
+}

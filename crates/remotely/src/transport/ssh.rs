@@ -1,0 +1,30 @@
+//! `[ssh:][user@]host[:port]` by the system's `ssh`, so that the user's configuration, agent, jumps and control masters
+//! all count. Used by [`super::command_line`].
+
+use std::ffi::OsString;
+
+use super::shell;
+use crate::target::Ssh;
+
+pub(super) fn wrap(place: &Ssh, opts: &[OsString], inner: &[OsString]) -> Vec<OsString> {
+    // Of `-o` and `-p` ssh takes the first, of `-T` and `-e` the last: both must be ours. A RemoteCommand of the
+    // configuration would make ssh refuse the command.
+    let mut argv: Vec<OsString> = ["ssh", "-o", "RemoteCommand=none"].map(Into::into).into();
+    if let Some(port) = place.port {
+        argv.extend(["-p".into(), port.to_string().into()]);
+    }
+    argv.extend(opts.iter().cloned());
+    argv.extend(["-T", "-e", "none", "--"].map(Into::into));
+    argv.push(match &place.user {
+        Some(user) => format!("{user}@{}", place.host).into(),
+        None => place.host.clone().into(),
+    });
+    // One word for the login shell of the user there, whatever shell that is; `exec`, so that it costs no process.
+    let mut command = OsString::from("exec");
+    for word in inner {
+        command.push(" ");
+        command.push(shell::quote(word));
+    }
+    argv.push(command);
+    argv
+}

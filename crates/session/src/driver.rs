@@ -1,0 +1,213 @@
+//! The one task of a link: moves bytes between the pipe and the mux, and keeps its time. Started by
+//! [`LinkBuilder::attach`](crate::LinkBuilder::attach); ends with the link and leaves its end behind.
+
+use std::{
+    collections::VecDeque,
+    error::Error,
+    future::poll_fn,
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use remotely_proto::mux;
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
+
+use crate::{
+    link::End,
+    pipe::{Pipe, PollPipe},
+    shared::{Shared, wait},
+};
+
+/// Bytes made ready for writing at once. What is urgent waits for these at most when the pipe is full.
+const BATCH: usize = 256 << 10;
+/// Rounds of reading and writing before other tasks have their turn.
+const ROUNDS: usize = 16;
+/// A link that is over waits so long for its last words to be written.
+const LAST_WORDS: Duration = Duration::from_secs(10);
+/// When the other side takes no more, so many chunks of what it has sent are still read.
+const LAST_READS: usize = 16;
+
+/// Drives a link to its end. `flight` is written first.
+pub(crate) async fn drive(shared: Arc<Shared>, pipe: Pipe, flight: Option<Bytes>, received: Bytes) {
+    let guard = LoseOnDrop(&shared);
+    let end = match PollPipe::new(pipe) {
+        Ok(pipe) => {
+            shared.with(|state, now| {
+                state.mux.start(now);
+                state.mux.input(now, received);
+            });
+            let sleep = Box::pin(sleep_until(Instant::from_std(shared.start())));
+            let mut driver =
+                Driver { shared: &shared, pipe, pieces: flight.into_iter().collect(), sleep, wake_at: None };
+            driver.run().await
+        }
+        Err(error) => End::Lost { why: format!("cannot use the pipe: {error}") },
+    };
+    finish(&shared, end);
+    drop(guard);
+}
+
+/// Ends a link whose driver will not run, or runs no more.
+pub(crate) fn lose(shared: &Shared, why: &str) {
+    finish(shared, End::Lost { why: why.to_owned() });
+}
+
+fn finish(shared: &Shared, end: End) {
+    shared.with(|state, _| state.mux.lost());
+    shared.progress.send_if_modified(|progress| {
+        let first = progress.end.is_none();
+        if first {
+            tracing::debug!(%end, "link over");
+            progress.end = Some(end);
+        }
+        first
+    });
+}
+
+/// The runtime may be shut down at any await.
+struct LoseOnDrop<'a>(&'a Shared);
+
+impl Drop for LoseOnDrop<'_> {
+    fn drop(&mut self) {
+        lose(self.0, "this process is ending");
+    }
+}
+
+struct Driver<'a> {
+    shared: &'a Shared,
+    pipe: PollPipe,
+    /// Handed out by the mux and not yet written.
+    pieces: VecDeque<Bytes>,
+    sleep: Pin<Box<Sleep>>,
+    wake_at: Option<Duration>,
+}
+
+impl Driver<'_> {
+    async fn run(&mut self) -> End {
+        let (end, flush) = poll_fn(|cx| self.poll(cx)).await;
+        if flush {
+            // Whether they arrive or not, the link is over.
+            let _ = timeout(LAST_WORDS, poll_fn(|cx| self.poll_flush(cx))).await;
+        }
+        end
+    }
+
+    /// Ready when the link is over: why, and whether there are last words to be written.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<(End, bool)> {
+        for _ in 0..ROUNDS {
+            // Reading comes before looking at the clock: what lies in the pipe proves that the other side is there.
+            let mut moved = match self.poll_input(cx) {
+                Ok(moved) => moved,
+                Err(why) => return Poll::Ready((End::Lost { why }, false)),
+            };
+            if let Some(over) = self.turn(cx) {
+                return Poll::Ready(over);
+            }
+            if !self.pieces.is_empty() {
+                match self.pipe.poll_write(cx, &mut self.pieces) {
+                    Poll::Pending => {}
+                    Poll::Ready(Ok(())) => moved = true,
+                    Poll::Ready(Err(error)) => return Poll::Ready((self.after_write_error(cx, &error), false)),
+                }
+            }
+            if !moved && !self.poll_sleep(cx) {
+                return Poll::Pending;
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn poll_input(&mut self, cx: &mut Context<'_>) -> Result<bool, String> {
+        match self.pipe.poll_read(cx) {
+            Poll::Pending => Ok(false),
+            Poll::Ready(Ok(chunk)) if chunk.is_empty() => Err("the pipe ended".to_owned()),
+            Poll::Ready(Ok(chunk)) => {
+                self.shared.drive(|state, now| state.mux.input(now, chunk));
+                Ok(true)
+            }
+            Poll::Ready(Err(error)) => Err(format!("cannot read from the pipe: {error}")),
+        }
+    }
+
+    /// Lets the mux act on the time, and takes its output.
+    fn turn(&mut self, cx: &Context<'_>) -> Option<(End, bool)> {
+        let pieces = &mut self.pieces;
+        let (over, peer, wake_at) = self.shared.drive(|state, now| {
+            state.mux.tick(now);
+            if pieces.is_empty() {
+                state.mux.output(now, BATCH, pieces);
+            }
+            let over = state.mux.end().map(describe);
+            if over.is_some() {
+                state.mux.output(now, BATCH, pieces);
+            }
+            // While the pipe is full, new output is no reason to wake: it has to wait for the pipe anyway.
+            let blocked = !pieces.is_empty();
+            if blocked {
+                state.driver = None
+            } else {
+                wait(&mut state.driver, cx)
+            }
+            (over, state.mux.peer().map(|&(hello, _)| hello), state.mux.timeout(blocked))
+        });
+        self.wake_at = wake_at;
+        if peer.is_some() && self.shared.progress.borrow().peer.is_none() {
+            self.shared.progress.send_modify(|progress| progress.peer = peer);
+        }
+        over
+    }
+
+    /// The other side may have said why before it went.
+    fn after_write_error(&mut self, cx: &mut Context<'_>, error: &io::Error) -> End {
+        for _ in 0..LAST_READS {
+            if !matches!(self.poll_input(cx), Ok(true)) {
+                break;
+            }
+        }
+        let said = self.shared.drive(|state, _| state.mux.end().map(describe));
+        said.map_or_else(|| End::Lost { why: format!("cannot write to the pipe: {error}") }, |(end, _)| end)
+    }
+
+    /// Whether the time has come for the mux to act.
+    fn poll_sleep(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(at) = self.wake_at else { return false };
+        let at = Instant::from_std(self.shared.start()) + at;
+        if self.sleep.deadline() != at {
+            self.sleep.as_mut().reset(at);
+        }
+        self.sleep.as_mut().poll(cx).is_ready()
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.pieces.is_empty() {
+            ready!(self.pipe.poll_write(cx, &mut self.pieces))?;
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// The end as the application learns it, and whether what is left is to be written.
+fn describe(end: &mux::End) -> (End, bool) {
+    match end {
+        mux::End::Closed => (End::Closed, true),
+        mux::End::Silent(_) => (End::Silent, false),
+        mux::End::Lost => (End::Lost { why: end.to_string() }, false),
+        mux::End::Protocol(error) => (End::Protocol { why: chain(error) }, true),
+        &mux::End::Version { ours, theirs } => (End::Version { ours, theirs }, true),
+    }
+}
+
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
+}

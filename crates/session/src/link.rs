@@ -1,0 +1,280 @@
+//! A link as the application sees it: made, used to open streams and to hear of those opened by the other side, ended.
+
+use std::{
+    future::poll_fn,
+    sync::Arc,
+    task::Poll,
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
+use remotely_proto::{
+    handshake::{Hello, Role, VERSIONS, Versions},
+    mux::{Config, Mux, Stats},
+    open::{Class, Service},
+};
+use rustix::rand::{GetRandomFlags, getrandom};
+use thiserror::Error;
+
+use crate::{
+    driver,
+    pipe::Pipe,
+    shared::{Handle, Opened, Shared, Waiting, wait},
+    stream::Stream,
+};
+
+/// How a link behaves.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Which side this is.
+    pub role: Role,
+    /// After so long without a byte, the other side is asked whether it is there.
+    pub keepalive: Duration,
+    /// After so long without a byte, it is given up.
+    pub dead_after: Duration,
+    /// How many links deep this process runs; the other side is told.
+    pub depth: u8,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let Config { keepalive, dead_after } = Config::default();
+        Self { role: Role::Client, keepalive, dead_after, depth: 0 }
+    }
+}
+
+/// Why a link is over.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum End {
+    /// One side closed it in order.
+    #[error("the link was closed")]
+    Closed,
+    /// The pipe ended or failed.
+    #[error("the link was lost: {why}")]
+    Lost {
+        /// What was seen.
+        why: String,
+    },
+    /// Nothing came from the other side for too long.
+    #[error("the link was lost: the other side fell silent")]
+    Silent,
+    /// What came cannot be right.
+    #[error("the link was ended: {why}")]
+    Protocol {
+        /// What was wrong.
+        why: String,
+    },
+    /// No version of the protocol is spoken by both.
+    #[error("the protocol here has version {ours}, there {theirs}")]
+    Version {
+        /// Of this build.
+        ours: Versions,
+        /// Of the other side.
+        theirs: Versions,
+    },
+}
+
+/// The link is over, or is being closed; [`Link::ended`] says why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("the link is over")]
+pub struct Ended;
+
+/// A link that has no pipe yet. Streams opened on it travel with the first flight.
+///
+/// Dropped, its streams end.
+#[derive(Debug)]
+pub struct LinkBuilder {
+    /// `None` once attached.
+    handle: Option<Handle>,
+    flown: bool,
+    role: Role,
+}
+
+impl LinkBuilder {
+    /// Draws the name and the key of the link.
+    ///
+    /// # Panics
+    /// If the kernel has no getrandom(2), which came with Linux 3.17.
+    pub fn new(settings: Settings) -> Self {
+        let key = if settings.role == Role::Client { random() } else { [0; 16] };
+        let hello = Hello {
+            versions: VERSIONS,
+            features: 0,
+            role: settings.role,
+            link: random(),
+            key,
+            depth: settings.depth,
+            wall_ns: SystemTime::UNIX_EPOCH.elapsed().map_or(0, |time| time.as_nanos() as u64),
+        };
+        let config = Config { keepalive: settings.keepalive, dead_after: settings.dead_after };
+        let shared = Arc::new(Shared::new(Mux::new(hello, config)));
+        Self { handle: Some(Handle::new(shared)), flown: false, role: settings.role }
+    }
+
+    /// Opens a stream. Up to 256 KiB can be sent on it at once and 256 KiB on all streams together travel in the first
+    /// flight; more waits until the other side has answered. See [`Link::open`].
+    pub fn open(&mut self, service: Service, class: Class, body: Bytes) -> Stream {
+        let Some(handle) = &self.handle else { unreachable!("only attach takes the handle, and the builder with it") };
+        // Without a number, which a new link does not run out of, it is a stream on which everything fails.
+        open(handle, service, class, body).unwrap_or_else(|Ended| Stream::new(handle.clone(), 0))
+    }
+
+    /// What the client sends first: its hello and everything queued so far. The caller sends it; [`attach`](Self::attach)
+    /// does if this was never called. When asked for again, because what was sent before was thrown away there, it holds
+    /// all that it held before, and what was queued since.
+    pub fn first_flight(&mut self) -> Bytes {
+        let Some(handle) = &self.handle else { unreachable!("only attach takes the handle, and the builder with it") };
+        self.flown = true;
+        handle.shared().with(|state, now| state.mux.first_flight(now))
+    }
+
+    /// Puts the link on a pipe. `received` is what has already been read from it, beginning with the other side's hello.
+    /// A pipe that cannot be used shows as [`End::Lost`].
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime with I/O and time enabled.
+    pub fn attach(mut self, pipe: Pipe, received: Bytes) -> (Link, Incoming) {
+        let Some(handle) = self.handle.take() else {
+            unreachable!("only attach takes the handle, and the builder with it")
+        };
+        let flight = (self.role == Role::Client && !self.flown)
+            .then(|| handle.shared().with(|state, now| state.mux.first_flight(now)));
+        tokio::spawn(driver::drive(handle.shared().clone(), pipe, flight, received));
+        (Link { handle: handle.clone() }, Incoming { handle })
+    }
+}
+
+impl Drop for LinkBuilder {
+    fn drop(&mut self) {
+        if let Some(handle) = &self.handle {
+            driver::lose(handle.shared(), "there never was a pipe");
+        }
+    }
+}
+
+/// A link. Clones are the same link; when all of them, its [`Incoming`] and its streams are gone, it is closed.
+#[derive(Debug, Clone)]
+pub struct Link {
+    handle: Handle,
+}
+
+impl Link {
+    /// Opens a stream; data may be sent on it at once. Never waits: if the other side refuses, both halves show a reset
+    /// with a code of [`reset`](remotely_proto::open::reset). So they do if the body has more than 4096 bytes or there are 4096 streams already.
+    pub fn open(&self, service: Service, class: Class, body: Bytes) -> Result<Stream, Ended> {
+        open(&self.handle, service, class, body)
+    }
+
+    /// Waits for the other side's hello, or for the end. Cancel safe.
+    pub async fn linked(&self) -> Result<Hello, End> {
+        let mut progress = self.handle.shared().progress.subscribe();
+        let progress = progress.wait_for(|progress| progress.peer.is_some() || progress.end.is_some()).await;
+        // The sender lives in what this handle holds.
+        let Ok(progress) = progress else { return Err(End::Closed) };
+        match (progress.peer, &progress.end) {
+            (Some(peer), _) => Ok(peer),
+            (None, Some(end)) => Err(end.clone()),
+            (None, None) => Err(End::Closed),
+        }
+    }
+
+    /// Waits for the end of the link, and says why. Cancel safe.
+    pub async fn ended(&self) -> End {
+        let mut progress = self.handle.shared().progress.subscribe();
+        match progress.wait_for(|progress| progress.end.is_some()).await {
+            Ok(progress) => progress.end.clone().unwrap_or(End::Closed),
+            Err(_) => End::Closed,
+        }
+    }
+
+    /// Closes the link in order: what has been sent goes out, then a goodbye. Streams fail from now on; what the other
+    /// side sent can still be taken. Returns at once, [`ended`](Self::ended) when it is done.
+    pub fn close(&self) {
+        self.handle.shared().with(|state, now| state.mux.close(now));
+    }
+
+    /// What has passed so far.
+    pub fn stats(&self) -> Stats {
+        self.handle.shared().with(|state, _| state.mux.stats())
+    }
+}
+
+/// The streams that the other side opens. When dropped, they are refused.
+#[derive(Debug)]
+pub struct Incoming {
+    handle: Handle,
+}
+
+impl Incoming {
+    /// The next one; `None` when the link is over. Cancel safe.
+    pub async fn next(&mut self) -> Option<Offer> {
+        poll_fn(|cx| {
+            let opened = self.handle.shared().with(|state, _| {
+                if let Some(opened) = state.offers.queue.pop_front() {
+                    return Poll::Ready(Some(opened));
+                }
+                if state.mux.end().is_some() {
+                    return Poll::Ready(None);
+                }
+                wait(&mut state.offers.waiting, cx);
+                Poll::Pending
+            });
+            opened.map(|opened| opened.map(|opened| self.offer(opened)))
+        })
+        .await
+    }
+
+    fn offer(&self, Opened { id, service, class, body }: Opened) -> Offer {
+        Offer { service, class, body, stream: Stream::new(self.handle.clone(), id) }
+    }
+}
+
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        let left = self.handle.shared().with(|state, _| {
+            state.offers.closed = true;
+            std::mem::take(&mut state.offers.queue)
+        });
+        // Making an offer of each and dropping it refuses it.
+        left.into_iter().for_each(|opened| drop(self.offer(opened)));
+    }
+}
+
+/// A stream that the other side has opened. Dropped without use, it is refused.
+#[derive(Debug)]
+pub struct Offer {
+    /// What is asked for.
+    pub service: Service,
+    /// How the other side schedules its data, and how this side does.
+    pub class: Class,
+    /// What the service wants to know first.
+    pub body: Bytes,
+    /// The stream.
+    pub stream: Stream,
+}
+
+impl Offer {
+    /// Refuses it with a code of the service's own, or one of [`reset`](remotely_proto::open::reset).
+    pub fn refuse(mut self, code: u32) {
+        self.stream.send.reset(code);
+        self.stream.recv.refuse(code);
+    }
+}
+
+fn open(handle: &Handle, service: Service, class: Class, body: Bytes) -> Result<Stream, Ended> {
+    let id = handle.shared().with(|state, now| {
+        let id = state.mux.open(now, service, class, body).map_err(|_| Ended)?;
+        state.streams.insert(id, Waiting::new(true));
+        Ok(id)
+    })?;
+    Ok(Stream::new(handle.clone(), id))
+}
+
+fn random() -> [u8; 16] {
+    let mut bytes = [0; 16];
+    // So few bytes come whole, and the only error that can pass is an interruption while the pool is not yet filled.
+    while let Err(error) = getrandom(&mut bytes, GetRandomFlags::empty()) {
+        assert_eq!(error, rustix::io::Errno::INTR, "getrandom(2) failed");
+    }
+    bytes
+}

@@ -1,0 +1,124 @@
+//! The byte pipe beneath a link: two descriptors made non-blocking. Used by the driver; knows nothing of frames.
+
+use std::{
+    collections::VecDeque,
+    io::{self, IoSlice},
+    os::fd::OwnedFd,
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use rustix::{
+    fs::{OFlags, fcntl_getfl, fcntl_setfl},
+    io::{Errno, read, writev},
+    pipe::fcntl_setpipe_size,
+};
+use tokio::io::{Interest, unix::AsyncFd};
+
+/// What pipes are asked to hold: fewer wake-ups of the process at the other end.
+const PIPE_SIZE: usize = 1 << 20;
+/// Bytes read at once. Frames are slices of these.
+const READ_SIZE: usize = 256 << 10;
+/// Pieces written at once (IOV_MAX).
+const PIECES: usize = 1024;
+
+/// The two ends of the way to the other side: pipes or sockets, or anything else that epoll(7) takes.
+///
+/// The link sets O_NONBLOCK on both, which everybody sees who shares them. The process must ignore SIGPIPE, as a Rust
+/// program does from the start.
+#[derive(Debug)]
+pub struct Pipe {
+    /// Bytes from the other side.
+    pub reader: OwnedFd,
+    /// Bytes to the other side.
+    pub writer: OwnedFd,
+}
+
+/// A registered [`Pipe`].
+#[derive(Debug)]
+pub(crate) struct PollPipe {
+    reader: AsyncFd<OwnedFd>,
+    writer: AsyncFd<OwnedFd>,
+    buffer: BytesMut,
+}
+
+impl PollPipe {
+    /// Must be called inside a tokio runtime.
+    pub(crate) fn new(pipe: Pipe) -> io::Result<Self> {
+        for fd in [&pipe.reader, &pipe.writer] {
+            fcntl_setfl(fd, fcntl_getfl(fd)? | OFlags::NONBLOCK)?;
+            // A socket has no such size, and a user may be over his limit of pipe memory: smaller ones work too.
+            let _ = fcntl_setpipe_size(fd, PIPE_SIZE);
+        }
+        Ok(Self {
+            reader: register(pipe.reader, Interest::READABLE)?,
+            writer: register(pipe.writer, Interest::WRITABLE)?,
+            buffer: BytesMut::new(),
+        })
+    }
+
+    /// The next bytes, as many as there are up to a limit; none at the end of the pipe.
+    pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
+        if self.buffer.capacity() < READ_SIZE / 4 {
+            self.buffer.reserve(READ_SIZE);
+        }
+        loop {
+            let mut guard = ready!(self.reader.poll_read_ready(cx))?;
+            let result = read(self.reader.get_ref(), self.buffer.spare_capacity_mut()).map(|(read, _)| read.len());
+            match result {
+                Ok(len) => {
+                    // SAFETY: read(2) has initialised that many bytes at the start of the spare capacity.
+                    unsafe { self.buffer.advance_mut(len) };
+                    return Poll::Ready(Ok(self.buffer.split().freeze()));
+                }
+                Err(Errno::AGAIN) => guard.clear_ready(),
+                Err(Errno::INTR) => {}
+                Err(error) => return Poll::Ready(Err(error.into())),
+            }
+        }
+    }
+
+    /// Writes from the front of `pieces`. Ready when something was written.
+    pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>, pieces: &mut VecDeque<Bytes>) -> Poll<io::Result<()>> {
+        loop {
+            let mut guard = ready!(self.writer.poll_write_ready(cx))?;
+            let mut slices = [IoSlice::new(&[]); 64];
+            let mut large;
+            let slices = if pieces.len() <= slices.len() {
+                for (slice, piece) in slices.iter_mut().zip(&*pieces) {
+                    *slice = IoSlice::new(piece);
+                }
+                &slices[..pieces.len()]
+            } else {
+                large = Vec::with_capacity(pieces.len().min(PIECES));
+                large.extend(pieces.iter().take(PIECES).map(|piece| IoSlice::new(piece)));
+                &large[..]
+            };
+            match writev(self.writer.get_ref(), slices) {
+                Ok(written) => {
+                    advance(pieces, written);
+                    return Poll::Ready(Ok(()));
+                }
+                Err(Errno::AGAIN) => guard.clear_ready(),
+                Err(Errno::INTR) => {}
+                Err(error) => return Poll::Ready(Err(error.into())),
+            }
+        }
+    }
+}
+
+fn register(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an OwnedFd is open, and stays the same descriptor until the AsyncFd, which owns it, is dropped.
+    Ok(unsafe { AsyncFd::register_with_interest(fd, interest) }?)
+}
+
+/// Drops what was written.
+fn advance(pieces: &mut VecDeque<Bytes>, mut written: usize) {
+    while let Some(piece) = pieces.front_mut() {
+        if piece.len() > written {
+            return piece.advance(written);
+        }
+        written -= piece.len();
+        pieces.pop_front();
+    }
+}

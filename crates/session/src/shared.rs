@@ -1,0 +1,173 @@
+//! What the driver and the handles of the application share: the mux behind a lock, and whom to wake. The lock is held for
+//! a moment only and never across an await.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Waker},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use remotely_proto::{
+    mux::{Event, Mux},
+    open::{Class, Service, reset},
+};
+use tokio::sync::watch;
+
+use crate::link::End;
+
+/// How far a link has come.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Progress {
+    pub(crate) peer: Option<remotely_proto::handshake::Hello>,
+    pub(crate) end: Option<End>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    start: Instant,
+    state: Mutex<State>,
+    pub(crate) progress: watch::Sender<Progress>,
+}
+
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) mux: Mux,
+    pub(crate) streams: HashMap<u32, Waiting>,
+    pub(crate) offers: Offers,
+    /// The driver, while it waits.
+    pub(crate) driver: Option<Waker>,
+}
+
+/// Who waits for a stream.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    pub(crate) sender: Option<Waker>,
+    pub(crate) receiver: Option<Waker>,
+    pub(crate) stopped: Vec<Waker>,
+    /// Something was done with it, or it was opened here: dropping it is not a refusal.
+    pub(crate) used: bool,
+    /// Halves that the application still holds.
+    pub(crate) halves: u8,
+}
+
+/// Streams that the peer opened and nobody has taken up. At most as many as the mux lets in.
+#[derive(Debug, Default)]
+pub(crate) struct Offers {
+    pub(crate) queue: VecDeque<Opened>,
+    pub(crate) waiting: Option<Waker>,
+    /// Nobody will ask for more.
+    pub(crate) closed: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) id: u32,
+    pub(crate) service: Service,
+    pub(crate) class: Class,
+    pub(crate) body: Bytes,
+}
+
+impl Shared {
+    pub(crate) fn new(mux: Mux) -> Self {
+        let state = State { mux, streams: HashMap::new(), offers: Offers::default(), driver: None };
+        Self { start: Instant::now(), state: Mutex::new(state), progress: watch::Sender::default() }
+    }
+
+    /// The moment of the mux's time zero.
+    pub(crate) fn start(&self) -> Instant {
+        self.start
+    }
+
+    /// Does something with the state, then wakes whom it concerns: tasks that wait for a stream, and the driver if there is
+    /// something to write.
+    pub(crate) fn with<R>(&self, act: impl FnOnce(&mut State, Duration) -> R) -> R {
+        let (result, driver) = self.drive(|state, now| {
+            let result = act(state, now);
+            let driver = if state.mux.has_output(now) { state.driver.take() } else { None };
+            (result, driver)
+        });
+        driver.into_iter().for_each(Waker::wake);
+        result
+    }
+
+    /// As [`with`](Self::with), for the driver, which need not be woken.
+    pub(crate) fn drive<R>(&self, act: impl FnOnce(&mut State, Duration) -> R) -> R {
+        let mut wake = Vec::new();
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let result = act(&mut state, self.start.elapsed());
+        state.events(&mut wake);
+        drop(state);
+        wake.into_iter().for_each(Waker::wake);
+        result
+    }
+}
+
+impl State {
+    fn events(&mut self, wake: &mut Vec<Waker>) {
+        while let Some(event) = self.mux.event() {
+            match event {
+                Event::Linked => {}
+                Event::Opened { id, service, class, body } => {
+                    if self.offers.closed {
+                        self.mux.drop_send(id, reset::REFUSED);
+                        self.mux.drop_recv(id, reset::REFUSED);
+                        continue;
+                    }
+                    self.streams.insert(id, Waiting::new(false));
+                    self.offers.queue.push_back(Opened { id, service, class, body });
+                    wake.extend(self.offers.waiting.take());
+                }
+                Event::Readable(id) => wake.extend(self.streams.get_mut(&id).and_then(|s| s.receiver.take())),
+                Event::Writable(id) => wake.extend(self.streams.get_mut(&id).and_then(|s| s.sender.take())),
+                Event::Stopped(id) => {
+                    if let Some(stream) = self.streams.get_mut(&id) {
+                        wake.extend(stream.sender.take());
+                        wake.append(&mut stream.stopped);
+                    }
+                }
+            }
+        }
+        if self.mux.end().is_some() {
+            wake.extend(self.offers.waiting.take());
+        }
+    }
+}
+
+impl Waiting {
+    pub(crate) fn new(used: bool) -> Self {
+        Self { sender: None, receiver: None, stopped: Vec::new(), used, halves: 2 }
+    }
+}
+
+/// Stores who waits, without making the same waker twice.
+pub(crate) fn wait(slot: &mut Option<Waker>, cx: &Context<'_>) {
+    match slot {
+        Some(waker) => waker.clone_from(cx.waker()),
+        None => *slot = Some(cx.waker().clone()),
+    }
+}
+
+/// What handles hold: the link is closed when the last of them is gone.
+#[derive(Debug, Clone)]
+pub(crate) struct Handle(Arc<Last>);
+
+#[derive(Debug)]
+struct Last(Arc<Shared>);
+
+impl Handle {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self(Arc::new(Last(shared)))
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.0.0
+    }
+}
+
+impl Drop for Last {
+    fn drop(&mut self) {
+        self.0.with(|state, now| state.mux.close(now));
+    }
+}

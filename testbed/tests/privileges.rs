@@ -1,0 +1,81 @@
+//! Hosts that allow less: no user namespaces, no /dev/fuse, with sudo and without; and what is said where nothing helps.
+
+use std::time::Duration;
+
+use testbed::{Checks, Fuse, HostOptions, Pair, Wire};
+
+#[test]
+fn without_user_namespaces_by_sudo() {
+    let options = HostOptions { user_namespaces: false, sudo: true, ..HostOptions::default() };
+    let pair = Pair::with(options, Wire::default());
+    let mut checks = Checks::on(&pair);
+    checks.gives("runs", "echo x | $RUN sh -c 'cat; pwd >where'; cat where | xargs basename", "x\nwork\n");
+    checks.same("as the user of here", "$RUN id -u; $RUN id -G; $RUN cat /etc/shadow 2>/dev/null; echo $?; $RUN touch f; stat -c '%u %g' f; $RUN stat -c '%u %g' /etc/passwd /root f");
+    checks.same("no capabilities", "$RUN grep CapEff /proc/self/status; $RUN sh -c 'mount -t tmpfs x /mnt 2>/dev/null || echo no; kill -0 1 2>/dev/null || echo no'");
+    checks.fails("no-sudo", "remotely no-sudo dev@far -- true", 125, "user.max_user_namespaces");
+    checks.finish();
+}
+
+#[test]
+fn without_user_namespaces_and_sudo() {
+    let pair = Pair::with(HostOptions { user_namespaces: false, ..HostOptions::default() }, Wire::default());
+    let mut checks = Checks::on(&pair);
+    checks.fails("what was tried", "$RUN true", 125, "sudo");
+    checks.gives("one message", "$RUN true 2>&1 | grep -c '^remotely: '", "1\n");
+    checks.gives(
+        "what could be allowed",
+        "$RUN true 2>&1 | grep -c 'max_user_namespaces\\|NOPASSWD' | grep -q '^[1-9]' && echo told",
+        "told\n",
+    );
+    checks.gives("nothing ran", "$RUN touch ran 2>/dev/null; ls", "");
+    checks.finish();
+}
+
+#[test]
+fn without_fuse() {
+    for (fuse, sudo) in [(Fuse::Missing, false), (Fuse::Missing, true), (Fuse::Forbidden, false)] {
+        let pair = Pair::with(HostOptions { fuse, sudo, ..HostOptions::default() }, Wire::default());
+        let mut checks = Checks::on(&pair);
+        checks.fails(&format!("{fuse:?}, sudo {sudo}"), "$RUN true", 125, "/dev/fuse");
+        checks.finish();
+    }
+    let pair = Pair::with(HostOptions { fuse: Fuse::Forbidden, sudo: true, ..HostOptions::default() }, Wire::default());
+    let mut checks = Checks::on(&pair);
+    checks.gives("by sudo", "$RUN sh -c 'echo fine'", "fine\n");
+    checks.finish();
+}
+
+#[test]
+fn with_subordinate_ids_owners_show_as_here() {
+    let pair = Pair::with(HostOptions { subordinate_ids: true, ..HostOptions::default() }, Wire::default());
+    let mut checks = Checks::on(&pair);
+    checks.same("owners", "$RUN stat -c '%u %g' /etc/passwd /etc/shadow /var/mail .; $RUN id -u; $RUN id -g");
+    checks.same(
+        "still nobody else's rights",
+        "$RUN cat /etc/shadow 2>/dev/null; echo $?; $RUN touch /etc/x 2>/dev/null; echo $?",
+    );
+    checks.finish();
+}
+
+#[test]
+fn the_command_has_no_power_over_the_host() {
+    let pair = Pair::start();
+    let mut checks = Checks::on(&pair);
+    checks.gives(
+        "processes of the host",
+        "$RUN sh -c 'kill -0 1 2>/dev/null; ps ax -o comm | grep -c sshd; true'",
+        "0\n",
+    );
+    checks.gives("files of the host", "$RUN ls /home/dev 2>/dev/null; $RUN ls /opt/busybox 2>/dev/null; $RUN sh -c 'ls /proc/1/root/opt/busybox/sh /proc/*/cwd/opt/busybox/sh 2>/dev/null'; echo none", "none\n");
+    checks.gives(
+        "the agent's descriptors",
+        "$RUN sh -c 'ls -l /proc/self/fd /proc/1/fd 2>/dev/null | grep -c fuse; true'",
+        "0\n",
+    );
+    checks.finish();
+    // What the host's user may see of it is bounded as well: no mount in the host's own namespace.
+    let process = pair.start_there(&["sh", "-c", "echo ready; sleep 60"]);
+    process.expect("ready\n", Duration::from_secs(15));
+    assert!(pair.host.new_mounts().is_empty(), "{:?}", pair.host.new_mounts());
+    assert!(!pair.client.mounts().iter().any(|m| m.contains("fuse")));
+}

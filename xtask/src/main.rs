@@ -1,0 +1,23 @@
+//! Chores of the repository: `cargo xtask tidy` and `cargo xtask dist`. Called by developers and by `check`.
+
+use std::process::ExitCode;
+
+mod dist;
+mod tidy;
+
+fn main() -> ExitCode {
+    let task = std::env::args().nth(1);
+    let complaints = match task.as_deref() {
+        Some("tidy") => tidy::complaints(&workspace()),
+        Some("dist") => dist::complaints(&workspace()),
+        _ => vec!["usage: cargo xtask tidy|dist".to_owned()],
+    };
+    for complaint in &complaints {
+        eprintln!("{complaint}");
+    }
+    if complaints.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn workspace() -> std::path::PathBuf {
+    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
