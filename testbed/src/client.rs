@@ -177,6 +177,14 @@ impl Client {
         self.scratch.write(&format!("home/dev/work/{name}"), 0o755, self.uid, bytes.as_ref())
     }
 
+    /// Puts a program into the directory that is first in its PATH.
+    ///
+    /// # Panics
+    /// When that fails.
+    pub fn program(&self, name: &str, text: impl AsRef<[u8]>) {
+        self.scratch.write(&format!("bin/{name}"), 0o755, 0, text.as_ref());
+    }
+
     /// The directory that is first in its PATH.
     pub fn programs(&self) -> PathBuf {
         self.scratch.path().join("bin")

@@ -47,6 +47,8 @@ pub struct HostOptions {
     pub busybox: bool,
     /// More options of sshd_config(5), each as `Name=value` without spaces.
     pub sshd: Vec<String>,
+    /// Debian packages that it has besides those of every host.
+    pub packages: Vec<String>,
     /// Files that it has: path, mode, owner, content.
     pub files: Vec<(String, u32, u32, Vec<u8>)>,
 }
@@ -91,6 +93,7 @@ impl Default for HostOptions {
             user_namespaces: true,
             busybox: false,
             sshd: vec!["MaxSessions=500".into()],
+            packages: Vec::new(),
             files: Vec::new(),
         }
     }
@@ -120,7 +123,8 @@ impl Host {
         let image = Image::get();
         let slot = Slot::take();
         let scratch = Scratch::new();
-        write_layer(&scratch, &options, image);
+        let root = image.root_with(&options.packages);
+        write_layer(&scratch, &options, image, &root);
         let room = cache::directory().join("room");
         fs::create_dir_all(&room).unwrap_or_else(|e| panic!("testbed: create {}: {e}", room.display()));
         let log = File::create(scratch.path().join("log")).expect("testbed: create the host's log");
@@ -130,7 +134,7 @@ impl Host {
             .env_clear()
             .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
             .env("ROOM", &room)
-            .env("LOWER", format!("{}:{}", scratch.path().join("layer").display(), image.root().display()))
+            .env("LOWER", format!("{}:{}", scratch.path().join("layer").display(), root.display()))
             .env("FUSE", format!("{:?}", options.fuse).to_lowercase())
             .env("USERNS", if options.user_namespaces { "machine" } else { "own" })
             .env("NAME", &options.name)
@@ -325,10 +329,10 @@ impl Drop for Host {
 }
 
 /// The files that make this host different from the base, as an overlay layer of its own.
-fn write_layer(scratch: &Scratch, options: &HostOptions, image: &Image) {
+fn write_layer(scratch: &Scratch, options: &HostOptions, image: &Image, root: &Path) {
     let HostOptions { name, user, uid, login_shell, .. } = options;
     let read = |path: &str| {
-        let path = image.root().join(path);
+        let path = root.join(path);
         fs::read_to_string(&path).unwrap_or_else(|e| panic!("testbed: read {}: {e}", path.display()))
     };
     let put =

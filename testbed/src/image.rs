@@ -1,9 +1,10 @@
 //! The root file system that all hosts have as their lowest layer: Debian 12 minbase with an sshd, without compiler and
 //! python. Made once per recipe by debootstrap, called by `Host`. Must not change after it was made.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use crate::cache;
 use crate::spawn::{Process, command};
 
 const RECIPE: &str = include_str!("image.sh");
+const PACKAGES: &str = include_str!("packages.sh");
 
 /// The base root and the key that opens its hosts.
 #[derive(Debug)]
@@ -26,15 +28,21 @@ impl Image {
     pub fn get() -> &'static Self {
         static IMAGE: OnceLock<Image> = OnceLock::new();
         IMAGE.get_or_init(|| {
-            let mut hasher = DefaultHasher::new();
-            RECIPE.hash(&mut hasher);
-            let room = cache::directory().join(format!("image-{:016x}", hasher.finish()));
-            let _lock = cache::lock("image");
-            if !room.exists() {
-                make(&room);
-            }
-            Self { room }
+            let mirror = mirror();
+            Self { room: made(RECIPE, "", &[("MIRROR", mirror.as_ref())]) }
         })
+    }
+
+    /// Its root with more Debian packages, made the first time it is asked for.
+    ///
+    /// # Panics
+    /// When it can't be made.
+    pub fn root_with(&self, packages: &[String]) -> PathBuf {
+        if packages.is_empty() {
+            return self.root();
+        }
+        let names = packages.join(" ");
+        made(PACKAGES, &names, &[("FROM", self.root().as_ref()), ("PACKAGES", names.as_ref())]).join("root")
     }
 
     /// Where its files are.
@@ -48,7 +56,15 @@ impl Image {
     }
 }
 
-fn make(room: &Path) {
+/// The directory that `recipe` makes with these variables; `what` tells those of one recipe apart.
+fn made(recipe: &str, what: &str, variables: &[(&str, &OsStr)]) -> PathBuf {
+    let mut hasher = DefaultHasher::new();
+    (RECIPE, recipe, what).hash(&mut hasher);
+    let room = cache::directory().join(format!("image-{:016x}", hasher.finish()));
+    let _lock = cache::lock("image");
+    if room.exists() {
+        return room;
+    }
     assert!(
         rustix::process::geteuid().is_root(),
         "testbed: hosts are made of namespaces and mounts, the tests need root"
@@ -56,13 +72,13 @@ fn make(room: &Path) {
     let unfinished = room.with_extension("unfinished");
     let _ = fs::remove_dir_all(&unfinished);
     fs::create_dir_all(&unfinished).unwrap_or_else(|e| panic!("testbed: create {}: {e}", unfinished.display()));
-    let mirror = mirror();
-    eprintln!("testbed: making the root of the hosts from {mirror} (once, about a minute)");
-    let mut recipe = command("sh");
-    recipe.args(["-c", RECIPE]).env("ROOM", &unfinished).env("MIRROR", &mirror);
-    let outcome = Process::start(&mut recipe, b"").wait(Duration::from_secs(900));
-    assert!(outcome.status.success(), "testbed: debootstrap of bookworm from {mirror} failed\n{outcome}");
-    fs::rename(&unfinished, room).unwrap_or_else(|e| panic!("testbed: rename to {}: {e}", room.display()));
+    eprintln!("testbed: making the root of the hosts (once, about a minute) {what}");
+    let mut shell = command("sh");
+    shell.args(["-c", recipe]).env("ROOM", &unfinished).envs(variables.iter().copied());
+    let outcome = Process::start(&mut shell, b"").wait(Duration::from_secs(900));
+    assert!(outcome.status.success(), "testbed: the root of the hosts could not be made, {variables:?}\n{outcome}");
+    fs::rename(&unfinished, &room).unwrap_or_else(|e| panic!("testbed: rename to {}: {e}", room.display()));
+    room
 }
 
 /// The Debian mirror of this machine's apt sources.

@@ -77,7 +77,7 @@ impl Terminal {
         self.keyboard.write_all(bytes.as_ref()).expect("testbed: type on a terminal");
     }
 
-    /// Waits until `text` comes, after what earlier calls have found, and returns how long that took.
+    /// Waits until `text` comes, after what earlier calls have found (an empty one has come already), and returns how long that took.
     ///
     /// # Panics
     /// When it does not within `limit`.
@@ -87,7 +87,9 @@ impl Terminal {
         let mut screen = self.screen.0.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             let new = &screen[self.read_to..];
-            if let Some(at) = new.windows(text.len()).position(|w| w == text.as_bytes()) {
+            let found =
+                if text.is_empty() { Some(0) } else { new.windows(text.len()).position(|w| w == text.as_bytes()) };
+            if let Some(at) = found {
                 self.read_to += at + text.len();
                 return started.elapsed();
             }

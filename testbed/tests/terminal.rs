@@ -161,6 +161,8 @@ fn jobs() {
     // E3: Ctrl-C ends the foreground job; the shell stays.
     terminal.send("$RUN sh -c 'echo rea''dy; sleep 100' | cat\r");
     terminal.expect("ready\r\n", LIMIT);
+    // The shell needs a moment to have all of the pipeline in the foreground.
+    std::thread::sleep(Duration::from_millis(300));
     terminal.send([3]);
     terminal.expect("$ ", LIMIT);
     terminal.send("echo status-$?-${PIPESTATUS[0]}\r");

@@ -41,15 +41,15 @@ pub(crate) struct Carry {
     pub(crate) yields: bool,
 }
 
-/// Makes what the request asks for. Must be called in a runtime.
-pub(crate) fn make(request: &Request) -> Result<Carried, Failure> {
+/// Makes what the request asks for; a terminal belongs to `owner`, if not to the agent's user. Must be called in a runtime.
+pub(crate) fn make(request: &Request, owner: Option<u32>) -> Result<Carried, Failure> {
     let numbers: Vec<u32> = request.fds.iter().map(|spec| spec.fd).collect();
     if numbers.len() > FDS_MAX || !numbers.is_sorted_by(|a, b| a < b) {
         return Err(Failure::new(Step::Descriptor, Errno::INVAL, "descriptors out of order, or too many"));
     }
     let mut carried = Carried::default();
     for spec in &request.fds {
-        carried.add(spec, request)?;
+        carried.add(spec, request, owner)?;
     }
     Ok(carried)
 }
@@ -66,7 +66,7 @@ impl Carried {
         self.passed.drain(..).enumerate().find(|(index, _)| Some(*index) == tty).map(|(_, fd)| fd)
     }
 
-    fn add(&mut self, spec: &FdSpec, request: &Request) -> Result<(), Failure> {
+    fn add(&mut self, spec: &FdSpec, request: &Request, owner: Option<u32>) -> Result<(), Failure> {
         let fd = spec.fd;
         let failed = |error: io::Error, what: &str| Failure::new(Step::Descriptor, error, format!("descriptor {fd}: {what}"));
         let source = match &spec.kind {
@@ -74,8 +74,7 @@ impl Carried {
                 Some(index) => Source::Same(self.number_of(index)),
                 None => {
                     let tty = request.tty.as_ref().ok_or_else(|| failed(Errno::NOTTY.into(), "no terminal is described"))?;
-                    let root = rustix::process::geteuid().is_root();
-                    let pty = terminal::open(tty, root.then_some(request.identity.uid))?;
+                    let pty = terminal::open(tty, owner)?;
                     let end = End::new(pty.master, Kind::Pty).map_err(|error| failed(error, "a pseudoterminal"))?;
                     self.ends.push(Carry { fd, end, feeds: true, yields: true });
                     self.tty = Some(self.passed.len() as u32);

@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use remotely_proto::ByteVec;
 use remotely_proto::exec::{Control, Program, Report, Request, Step};
-use remotely_session::{MessageReceiver, MessageSender, RecvMessageError, Stream};
+use remotely_session::{MessageReceiver, MessageSender, RecvError, RecvMessageError, SendError, Stream};
 use tokio::sync::watch;
 
 use crate::carried::{self, Carried, Carry};
@@ -70,7 +70,7 @@ pub(crate) async fn serve(host: Arc<Host>, stream: Stream) {
 struct Running {
     id: u32,
     progress: watch::Receiver<Progress>,
-    outputs: Vec<(u32, Weak<Output>)>,
+    outputs: Vec<(u32, Weak<Output>, Arc<AtomicU64>)>,
     changes: Arc<AtomicU64>,
     /// Our end of the pty, as long as it is used.
     master: Weak<relay::End>,
@@ -80,8 +80,8 @@ struct Running {
 
 async fn start(host: &Host, id: u32, request: Request) -> Result<Running, Failure> {
     let of_host = environment::of_host(&request.host_env);
-    let mut carried = carried::make(&request)?;
     let ready = host.scene.ready(&host.init, &host.streams, &request, of_host.shared.clone()).await?;
+    let mut carried = carried::make(&request, ready.as_root.then_some(request.identity.uid))?;
     let mut streams = Vec::with_capacity(carried.ends.len());
     for Carry { fd, .. } in &carried.ends {
         let claimed = tokio::time::timeout(STREAMS_WITHIN, host.streams.claim_fd(id, *fd)).await;
@@ -98,7 +98,7 @@ async fn start(host: &Host, id: u32, request: Request) -> Result<Running, Failur
     for (Carry { fd, end, feeds, yields }, Stream { mut send, mut recv, .. }) in carried.ends.into_iter().zip(streams) {
         if yields {
             let output = Output::new(end.clone(), ready.changes.clone());
-            outputs.push((fd, Arc::downgrade(&output)));
+            outputs.push((fd, Arc::downgrade(&output), output.count()));
             tokio::spawn(output.run(send));
         } else {
             send.finish();
@@ -159,8 +159,11 @@ impl Running {
                         return reports.stream().reset(RESET_LOST);
                     }
                     for report in news {
-                        if reports.send(&report, Bytes::new()).await.is_err() {
-                            return self.abandon(init).await;
+                        match reports.send(&report, Bytes::new()).await {
+                            Ok(()) => {}
+                            // The end of the link is the end of all commands, in its own order.
+                            Err(SendError::Ended) => return,
+                            Err(_) => return self.abandon(init).await,
                         }
                     }
                     if over {
@@ -172,6 +175,7 @@ impl Running {
                     Ok(None) => listening = false,
                     // A later version may say more.
                     Err(RecvMessageError::Message(_)) => {}
+                    Err(RecvMessageError::Recv(RecvError::Ended)) => return,
                     Err(_) => return self.abandon(init).await,
                 },
             }
@@ -203,7 +207,13 @@ impl Running {
 
     fn exited(&mut self, exit: Exit) -> Report {
         self.slave = None;
-        let yielded = self.outputs.iter().filter_map(|(fd, output)| Some((*fd, output.upgrade()?.drain())));
+        let yielded = self.outputs.iter().map(|(fd, output, count)| {
+            // One that is gone has yielded all it had, or is not wanted.
+            if let Some(output) = output.upgrade() {
+                output.drain();
+            }
+            (*fd, count.load(Ordering::SeqCst))
+        });
         let offsets = exit.offsets.into_iter().chain(yielded).collect();
         let tag = self.changes.load(Ordering::SeqCst);
         Report::Exited { status: exit.status, tag, offsets, cpu: exit.cpu }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use remotely_proto::exec::OutputHeader;
-use remotely_session::{RecvError, RecvStream, SendStream};
+use remotely_session::{RecvError, RecvStream, SendError, SendStream};
 use rustix::io::Errno;
 use rustix::net::Shutdown;
 use tokio::io::Interest;
@@ -23,7 +23,7 @@ use crate::sys;
 const BLOCK_MAX: usize = 64 << 10;
 /// Most bytes that [`Output::drain`] takes in: what a pipe or pty holds when its writer has ended, and no more of what
 /// others go on writing.
-const DRAIN_MAX: usize = 256 << 10;
+const DRAIN_MAX: u64 = 256 << 10;
 /// A pty that has room again does not always say so.
 const PTY_RETRY: Duration = Duration::from_millis(50);
 
@@ -143,6 +143,8 @@ pub(crate) struct Output {
     end: Arc<End>,
     /// Changes to files that the mount has sent; read after the output, so that it is never too low.
     changes: Arc<AtomicU64>,
+    /// Bytes read, without headers. Changes under the lock only.
+    count: Arc<AtomicU64>,
     state: Mutex<State>,
     /// There is something in the queue, or the end is known.
     queued: Notify,
@@ -152,8 +154,6 @@ pub(crate) struct Output {
 struct State {
     /// Blocks that were read ahead.
     queue: VecDeque<Bytes>,
-    /// Bytes read, without headers.
-    count: u64,
     ended: bool,
     buffer: Box<[u8]>,
 }
@@ -162,53 +162,50 @@ impl Output {
     /// Of this end.
     pub(crate) fn new(end: Arc<End>, changes: Arc<AtomicU64>) -> Arc<Self> {
         let buffer = vec![0; BLOCK_MAX].into_boxed_slice();
-        let state = State { queue: VecDeque::new(), count: 0, ended: false, buffer };
-        Arc::new(Self { end, changes, state: Mutex::new(state), queued: Notify::new() })
+        let state = State { queue: VecDeque::new(), ended: false, buffer };
+        Arc::new(Self { end, changes, count: Arc::default(), state: Mutex::new(state), queued: Notify::new() })
     }
 
     /// Sends it as blocks with an [`OutputHeader`] each, until its end, or until the client reads no more: then our end
-    /// closes, and the writer gets SIGPIPE as it would here.
+    /// closes, and the writer gets SIGPIPE as it would here. When the link is over, what a command still says while it is
+    /// hung up on is thrown away.
     pub(crate) async fn run(self: Arc<Self>, mut to: SendStream) {
         loop {
             let block = tokio::select! {
                 biased;
-                _ = to.stopped() => return self.stop(),
+                why = to.stopped() => return self.stop(why).await,
                 () = self.end.is_gone() => return,
                 block = self.next() => block,
             };
-            match block {
-                Some(block) => {
-                    if to.send(block).await.is_err() {
-                        return self.stop();
-                    }
-                }
-                None => {
-                    to.finish();
-                    if self.end.kind == Kind::Pty {
-                        self.end.gone.send_replace(true);
-                    }
-                    return;
-                }
+            let Some(block) = block else { break };
+            if let Err(why) = to.send(block).await {
+                return self.stop(why).await;
             }
+        }
+        to.finish();
+        if self.end.kind == Kind::Pty {
+            self.end.gone.send_replace(true);
         }
     }
 
-    /// Takes in what the command had written when it ended, and returns how many bytes that makes in all. Does not wait:
-    /// what is there is there.
-    pub(crate) fn drain(&self) -> u64 {
+    /// Counts the bytes read so far.
+    pub(crate) fn count(&self) -> Arc<AtomicU64> {
+        self.count.clone()
+    }
+
+    /// Takes in, and counts, what the command had written when it ended. Does not wait: what is there is there.
+    pub(crate) fn drain(&self) {
         let mut state = self.lock();
-        let from = state.count;
-        while !state.ended && state.count - from < DRAIN_MAX as u64 {
+        let from = self.count.load(Ordering::SeqCst);
+        while !state.ended && self.count.load(Ordering::SeqCst) - from < DRAIN_MAX {
             match self.read(&mut state) {
                 Ok(Some(block)) => state.queue.push_back(block),
                 Ok(None) => state.ended = true,
                 Err(_) => break,
             }
         }
-        let count = state.count;
         drop(state);
         self.queued.notify_one();
-        count
     }
 
     async fn next(&self) -> Option<Bytes> {
@@ -253,14 +250,18 @@ impl Output {
             return Ok(None);
         }
         let tag = self.changes.load(Ordering::SeqCst);
-        state.count += read as u64;
+        self.count.fetch_add(read as u64, Ordering::SeqCst);
         let mut block = BytesMut::with_capacity(OutputHeader::SIZE + read);
         block.extend_from_slice(&OutputHeader { tag, len: read as u32 }.encode());
         block.extend_from_slice(&state.buffer[..read]);
         Ok(Some(block.freeze()))
     }
 
-    fn stop(&self) {
+    async fn stop(&self, why: SendError) {
+        if why == SendError::Ended {
+            while self.next().await.is_some() {}
+            return;
+        }
         match self.end.kind {
             // The pipe closes with its last owner, which is this task.
             Kind::Pipe => {}

@@ -25,6 +25,8 @@ pub(crate) struct Ready {
     pub(crate) prefix: ByteVec,
     /// Changes to files sent to the client.
     pub(crate) changes: Arc<AtomicU64>,
+    /// Commands take their identity from root; else they are the agent's user by another number.
+    pub(crate) as_root: bool,
 }
 
 /// The root, once somebody asked for it.
@@ -89,7 +91,10 @@ async fn make(init: &Handle, streams: &Rendezvous, setup: Setup) -> Result<Ready
     };
     init.order(&Order::Go, &[]).await.map_err(lost)?;
     match init.stage().await {
-        Stage::Ready => Ok(Ready { setup, prefix: mounted.prefix, changes }),
+        Stage::Ready => {
+            let as_root = mounted.ids.is_none() && setup.root != Root::Host;
+            Ok(Ready { setup, prefix: mounted.prefix, changes, as_root })
+        }
         Stage::Failed(failure) => Err(failure),
         Stage::Mounted(..) => Err(Failure::plain(Step::Setup, "init is mounted twice")),
     }

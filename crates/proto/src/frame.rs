@@ -54,7 +54,8 @@ pub enum Kind {
     Ping,
     /// Answers a ping.
     Pong,
-    /// Everything numbered below `seq` has been received.
+    /// Everything numbered below `seq` has been received. Payload u64: when the last of it came, in microseconds by a clock
+    /// of the receiver that never jumps and begins anywhere.
     Ack,
     /// Of a later version.
     Unknown(u8),
@@ -120,10 +121,10 @@ impl Kind {
         match self {
             Kind::Open => (2..=WHOLE_MAX).contains(&len),
             Kind::Data | Kind::Unknown(_) => len <= PAYLOAD_MAX,
-            Kind::Credit => len == 8,
+            Kind::Credit | Kind::Ack => len == 8,
             Kind::Stop | Kind::Reset | Kind::Goodbye => len == 4,
             Kind::Hello => len <= WHOLE_MAX,
-            Kind::Eof | Kind::Ping | Kind::Pong | Kind::Ack => len == 0,
+            Kind::Eof | Kind::Ping | Kind::Pong => len == 0,
         }
     }
 }

@@ -891,5 +891,27 @@ pub enum Notice {
         /// State of the file it comes from.
         #[n(3)]
         stamp: Stamp,
+    },    /// What [`Notice::PushData`] will bring of a regular file, found in a directory pushed before: whoever needs it waits
+    /// for it instead of asking. On [`Lane::Query`], ahead of the data.
+    #[n(5)]
+    PushPlan {
+        /// Device of the file.
+        #[n(0)]
+        dev: u64,
+        /// Inode of the file.
+        #[n(1)]
+        ino: u64,
+        /// State of the file it will come from, if it does not change before.
+        #[n(2)]
+        stamp: Stamp,
+        /// Runs of bytes: (position, length), multiples of [`PUSH_BLOCK`] but for the last length of a file.
+        #[n(3)]
+        runs: Vec<(u64, u64)>,
     },
+    /// No more data follows: what was planned and has not come must be asked for. On [`Lane::Bulk`].
+    #[n(6)]
+    PushEnd,
 }
+
+/// Unit of pushed data in bytes.
+pub const PUSH_BLOCK: u64 = 128 << 10;

@@ -232,7 +232,11 @@ fn packets_that_go_one_way_only_are_noticed_by_whom_they_miss() {
     for client_is_deaf in [false, true] {
         let mut sim = Simulator::new(Wire::new(50.0, ms(25)), Wire::new(50.0, ms(25)));
         sim.settle();
-        if client_is_deaf { sim.agent.wire.cut = true } else { sim.client.wire.cut = true }
+        if client_is_deaf {
+            sim.agent.wire.cut = true
+        } else {
+            sim.client.wire.cut = true
+        }
         sim.run(ms(15_200), |_| {});
         let deaf = if client_is_deaf { &sim.client } else { &sim.agent };
         assert!(matches!(deaf.mux.end(), Some(End::Silent(_))));

@@ -13,12 +13,15 @@ use simulator::{Simulator, Wire, fill, ms, take};
 struct Load {
     sim: Simulator,
     bulk: u32,
+    /// Another one from agent to client, if any.
+    back: Option<u32>,
     echo: u32,
     /// When the byte that is on its way was sent, and when to send the next.
     asked: Option<Duration>,
     next: Duration,
     /// Bytes of the bulk transfer that arrived, and echoes in ascending order.
     received: usize,
+    received_back: usize,
     echoes: Vec<Duration>,
 }
 
@@ -26,18 +29,23 @@ impl Load {
     fn new(mbit: f64, one_way: Duration, bulk: Class, echo: Class) -> Self {
         let mut sim = Simulator::new(Wire::new(mbit, one_way), Wire::new(mbit, one_way));
         let (bulk, echo) = (sim.stream(bulk), sim.stream(echo));
-        Self { next: sim.now, sim, bulk, echo, asked: None, received: 0, echoes: Vec::new() }
+        let (next, echoes) = (sim.now, Vec::new());
+        Self { sim, bulk, back: None, echo, asked: None, next, received: 0, received_back: 0, echoes }
     }
 
     /// Counts what happens in this time.
     fn run(&mut self, time: Duration) {
-        let Self { sim, bulk, echo, asked, next, received, echoes } = self;
-        (*received, *asked) = (0, None);
+        let Self { sim, bulk, back, echo, asked, next, received, received_back, echoes } = self;
+        (*received, *received_back) = (0, 0);
         echoes.clear();
         sim.run(time, |sim| {
             let now = sim.now;
             fill(&mut sim.client.mux, *bulk).unwrap();
             *received += take(&mut sim.agent.mux, now, *bulk).len();
+            if let Some(back) = *back {
+                fill(&mut sim.agent.mux, back).unwrap();
+                *received_back += take(&mut sim.client.mux, now, back).len();
+            }
             for byte in take(&mut sim.agent.mux, now, *echo) {
                 sim.agent.mux.send(*echo, &mut Bytes::copy_from_slice(&[byte])).unwrap();
             }
@@ -66,7 +74,7 @@ impl Load {
 
 #[test]
 fn a_key_is_not_queued_behind_a_download_nor_the_download_throttled() {
-    let time = ms(22_000);
+    let time = ms(12_000);
     for echo in [Class::Control, Class::Normal] {
         for (mbit, one_way) in [(100.0, 25), (100.0, 10), (1000.0, 25), (20.0, 50), (500.0, 1), (10.0, 100)] {
             let mut load = Load::new(mbit, ms(one_way), Class::Bulk, echo);
@@ -105,24 +113,13 @@ fn a_link_that_becomes_faster_or_slower_is_followed() {
 #[test]
 fn downloads_in_both_directions_leave_room_for_acks_and_keys() {
     let mut load = Load::new(100.0, ms(25), Class::Bulk, Class::Normal);
-    let back = load.sim.stream(Class::Bulk);
-    let mut received = 0;
-    let time = ms(20_000);
-    // The other direction runs along in the same steps.
-    let end = load.sim.now + time;
-    let mut sent = 0;
-    while load.sim.now < end {
-        let now = load.sim.now;
-        fill(&mut load.sim.client.mux, load.bulk).unwrap();
-        fill(&mut load.sim.agent.mux, back).unwrap();
-        load.sim.step(end);
-        sent += take(&mut load.sim.agent.mux, now, load.bulk).len(); if now.as_millis() % 500 == 0 { eprintln!("{now:?} {:?} {:?} sent {sent}", load.sim.client.mux.stats(), load.sim.client.mux.debug()); }
-        received += take(&mut load.sim.client.mux, now, back).len();
-    }
-    for bytes in [sent, received] {
-        let mbit = bytes as f64 / 125_000.0 / time.as_secs_f64();
+    load.back = Some(load.sim.stream(Class::Bulk));
+    load.run(ms(3000));
+    load.run(ms(10_000));
+    for bytes in [load.received, load.received_back] {
+        let mbit = bytes as f64 / 125_000.0 / 10.0;
         assert!(mbit >= 92.0, "{mbit}");
     }
-    let rtt = load.sim.client.mux.stats().rtt.unwrap();
-    assert!(rtt <= ms(70), "{rtt:?}");
+    // Each direction has its few milliseconds of queue, and the acks of one wait in that of the other.
+    assert!(load.median() <= ms(80), "{:?}", load.median());
 }

@@ -1,6 +1,8 @@
 //! The bootstrap against real shells: `remotely doctor`, with a program named `ssh` that hands the line to a login shell.
 //! Needs root (mount namespaces), csh, fish and busybox.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod fake;
 
 use std::fs;
@@ -102,7 +104,7 @@ fn twenty_first_uses_at_once_leave_one_agent() {
 #[test]
 fn a_cut_upload_leaves_nothing_and_is_repaired() {
     let mut host = Host::new();
-    host.filter = "head -c 300000 |".into();
+    host.filter = "dd bs=1 count=300000 2>/dev/null |".into();
     let cut = host.doctor();
     assert_eq!(cut.status.code(), Some(255), "{}", cut.text());
     assert!(cut.text().contains("before the agent answered"), "{}", cut.text());
@@ -123,7 +125,10 @@ fn what_a_killed_upload_left_is_removed_by_the_next() {
         cache = host.at(CACHE).display()
     );
     host.with_program("killer", &kill);
-    host.filter = format!("setsid sh -c '{}/killer --wait $$ & head -c 300000 | \"$@\"' sh", host.at("bin").display());
+    host.filter = format!(
+        "setsid sh -c '{}/killer --wait $$ & {{ dd bs=1 count=300000 2>/dev/null; sleep 60; }} | \"$@\"' sh",
+        host.at("bin").display()
+    );
     let cut = host.doctor();
     assert_eq!(cut.status.code(), Some(255), "{}", cut.text());
     assert_eq!(host.files(CACHE).len(), 1, "a file was left, as the test wants it: {:?}", host.files(CACHE));
@@ -156,7 +161,12 @@ fn only_the_newest_agents_are_kept() {
     for n in 0..9 {
         fs::write(host.at(CACHE).join(format!("agent-{n}")), "").unwrap();
         let time = std::time::SystemTime::now() - Duration::from_secs(1000 - n);
-        fs::File::options().write(true).open(host.at(CACHE).join(format!("agent-{n}"))).unwrap().set_modified(time).unwrap();
+        fs::File::options()
+            .write(true)
+            .open(host.at(CACHE).join(format!("agent-{n}")))
+            .unwrap()
+            .set_modified(time)
+            .unwrap();
     }
     assert_uploaded(&host.doctor());
     let kept: Vec<_> = host.files(CACHE).into_iter().filter(|name| name.len() < 10).collect();
@@ -264,7 +274,10 @@ fn an_ssh_that_fails_is_reported_with_its_words_and_a_hint() {
     assert_eq!(output.status.code(), Some(255));
     let text = output.text();
     assert!(text.contains("no link to host: ssh ended with exit status 255 before the agent answered"), "{text}");
-    assert!(text.contains("Permission denied (publickey)") && text.contains("did not accept this user and key"), "{text}");
+    assert!(
+        text.contains("Permission denied (publickey)") && text.contains("did not accept this user and key"),
+        "{text}"
+    );
 }
 
 fn is_alive(pid: &str) -> bool {

@@ -54,8 +54,10 @@ pub(crate) fn begin(run: Run, passed: Vec<OwnedFd>, terminal: Terminal, groups: 
     let (ours, theirs) = channel::pair()?;
     match sys::fork()? {
         Fork::Parent(pid) => {
-            // Both sides do it: neither knows who is first.
-            let _ = rustix::process::setpgid(Some(pid), Some(pid));
+            // Both sides do it: neither knows who is first. A leader of a group could not make a session.
+            if terminal != Terminal::OfCommand {
+                let _ = rustix::process::setpgid(Some(pid), Some(pid));
+            }
             Ok(Begun { pid, words: ours })
         }
         Fork::Child => {

@@ -18,8 +18,6 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use remotely_proto::exec::Step;
 use rustix::process::{Pid, Signal, getegid, geteuid, getpid, getppid, set_parent_process_death_signal};
-use rustix::process::{DumpableBehavior, Gid, Uid, set_dumpable_behavior};
-use rustix::thread::{set_thread_res_gid, set_thread_res_uid};
 
 use crate::channel::{self, Incoming, Outgoing};
 use crate::order::{Failure, News, Order, Root};
@@ -36,11 +34,6 @@ pub(crate) struct Init {
 
 /// Forks init. To be called before any other thread exists, by the thread that lives as long as the agent.
 pub(crate) fn start() -> io::Result<Init> {
-    start_as(None)
-}
-
-/// Forks init; it becomes `user` first, which only tests ask for.
-pub(crate) fn start_as(user: Option<u32>) -> io::Result<Init> {
     let (ours, theirs) = channel::pair()?;
     let agent = getpid();
     match sys::fork()? {
@@ -49,14 +42,6 @@ pub(crate) fn start_as(user: Option<u32>) -> io::Result<Init> {
             // The pipes of the link among them: they must end with the agent.
             sys::close_inherited(&[theirs.as_fd()]);
             std::mem::forget(ours);
-            if let Some(id) = user {
-                let (uid, gid) = (Uid::from_raw(id), Gid::from_raw(id));
-                let groups = rustix::thread::set_thread_groups(&[]);
-                if groups.and(set_thread_res_gid(gid, gid, gid)).and(set_thread_res_uid(uid, uid, uid)).is_err() {
-                    sys::exit_now(1);
-                }
-                let _ = set_dumpable_behavior(DumpableBehavior::Dumpable);
-            }
             run(theirs, agent)
         }
     }

@@ -25,6 +25,7 @@ use remotely_session::{
 use crate::init::{self, Init};
 use crate::order::Root;
 use crate::serve;
+use crate::sys::{self, Fork};
 
 /// An ordinary user, with whom no files and no processes of this machine are.
 const USER: u32 = 61_234;
@@ -68,14 +69,48 @@ fn for_both<F: Future<Output = ()>>(test: impl Fn(Rig) -> F) {
 }
 
 fn run_as<F: Future<Output = ()>>(user: Option<u32>, test: impl Fn(Rig) -> F) {
-    let init = init::start_as(user).unwrap();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    runtime.block_on(async {
-        let rig = Rig::new(init, user);
-        let test = test(rig);
-        tokio::time::timeout(Duration::from_secs(60), test).await.expect("the test takes too long");
+    in_process(user, || {
+        let init = init::start().unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        runtime.block_on(async {
+            let rig = Rig::new(init, user);
+            let test = test(rig);
+            tokio::time::timeout(Duration::from_secs(60), test).await.expect("the test takes too long");
+        });
+        runtime.shutdown_background();
     });
-    runtime.shutdown_background();
+}
+
+/// Runs something in a process of its own: the agent is one, and one thread of it is its first.
+fn in_process(user: Option<u32>, run: impl FnOnce()) {
+    let pid = match sys::fork().unwrap() {
+        Fork::Parent(pid) => pid,
+        Fork::Child => {
+            // What the harness captures would be lost with this process.
+            std::panic::set_hook(Box::new(|info| {
+                let text = format!("{info}\n");
+                let _ = rustix::io::write(rustix::stdio::stderr(), text.as_bytes());
+            }));
+            if let Some(user) = user {
+                become_user(user);
+            }
+            let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run));
+            sys::exit_now(outcome.is_err().into())
+        }
+    };
+    let status = sys::wait_end(pid).unwrap().status;
+    assert_eq!(status, 0, "as {user:?}");
+}
+
+fn become_user(id: u32) {
+    use rustix::process::{DumpableBehavior, Gid, Uid, set_dumpable_behavior};
+    use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
+    let (uid, gid) = (Uid::from_raw(id), Gid::from_raw(id));
+    set_thread_groups(&[]).unwrap();
+    set_thread_res_gid(gid, gid, gid).unwrap();
+    set_thread_res_uid(uid, uid, uid).unwrap();
+    // A process that executes after that is; its /proc is its own, which it needs to map its ids.
+    set_dumpable_behavior(DumpableBehavior::Dumpable).unwrap();
 }
 
 impl Rig {
@@ -113,7 +148,8 @@ impl Rig {
                 FdSpec { fd: 2, kind: FdKind::PipeOut },
             ],
             tty: None,
-            view: View { host_paths: vec![], read_only: false, strict: false, host_network: false },
+            // No syncfs(2) at the end of each command: here it would be one of this machine's disk.
+            view: View { host_paths: vec![], read_only: true, strict: false, host_network: false },
             host_env: vec![],
         }
     }

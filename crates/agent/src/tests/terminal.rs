@@ -60,7 +60,7 @@ fn pipes_stay_pipes_beside_a_terminal() {
 #[test]
 fn keys_make_signals() {
     for_both(|rig| async move {
-        let mut session = rig.start(&on_tty(&rig, "echo on; sleep 1000")).await;
+        let mut session = rig.start(&on_tty(&rig, "exec perl -e '$| = 1; print qq(on\n); sleep 1000'")).await;
         assert_eq!(session.report().await, Report::Started);
         session.read_until(0, "on\r\n").await;
         session.write(0, "\x1a").await;
@@ -79,7 +79,7 @@ fn keys_make_signals() {
 #[test]
 fn a_new_size_is_told() {
     for_both(|rig| async move {
-        let mut session = rig.start(&on_tty(&rig, "trap 'stty size; exit' WINCH; echo on; while :; do sleep 0.05; done")).await;
+        let mut session = rig.start(&on_tty(&rig, "trap 'stty size; exit' WINCH; echo on; while :; do :; done")).await;
         session.read_until(0, "on\r\n").await;
         session.tell(Control::Resize { size: Winsize { rows: 50, cols: 132, xpixel: 0, ypixel: 0 } }).await;
         assert_eq!(session.from.get_mut(&0).unwrap().all().await, b"50 132\r\n");
@@ -133,9 +133,9 @@ fn a_terminal_that_the_client_lets_go_hangs_up() {
 #[test]
 fn a_second_terminal_at_the_same_time() {
     for_both(|rig| async move {
-        let mut first = rig.start(&on_tty(&rig, "echo one; exec sleep 1000")).await;
+        let mut first = rig.start(&on_tty(&rig, "exec perl -e '$| = 1; print qq(one\n); sleep 1000'")).await;
         first.read_until(0, "one\r\n").await;
-        let mut second = rig.start(&on_tty(&rig, "echo two; exec sleep 1000")).await;
+        let mut second = rig.start(&on_tty(&rig, "exec perl -e '$| = 1; print qq(two\n); sleep 1000'")).await;
         second.read_until(0, "two\r\n").await;
         for session in [&mut second, &mut first] {
             assert_eq!(session.report().await, Report::Started);

@@ -13,6 +13,8 @@ pub(super) const GRANULE: u64 = 128 << 10;
 const WHOLE: u64 = 1 << 20;
 /// How far ahead of a sequential reader is fetched at most, in granules: 16 MiB, a link of 2.5 Gbit/s at 50 ms.
 const AHEAD_MAX: u64 = 128;
+/// Granules of one file that the server may promise: half a gigabyte.
+const PROMISED_MAX: usize = 4096;
 /// How far around scattered reads that are near to each other, as page faults of a program are.
 const NEAR_MAX: u64 = 8;
 
@@ -31,6 +33,8 @@ pub(super) struct Content {
 #[derive(Debug)]
 enum Granule {
     Asked,
+    /// The server said that it will push it.
+    Promised,
     Ready(Bytes),
     Failed(Errno),
 }
@@ -170,9 +174,21 @@ impl Content {
         }
     }
 
+    /// The server will push these granules.
+    pub(super) fn promise(&mut self, granules: std::ops::Range<u64>) {
+        for index in granules.take(PROMISED_MAX) {
+            self.granules.entry(index).or_insert(Granule::Promised);
+        }
+    }
+
+    /// What was promised does not come.
+    pub(super) fn release(&mut self) {
+        self.granules.retain(|_, granule| !matches!(granule, Granule::Promised));
+    }
+
     /// Lets everything go that is here; what is on its way comes.
     pub(super) fn clear(&mut self) {
-        self.granules.retain(|_, granule| matches!(granule, Granule::Asked));
+        self.granules.retain(|_, granule| matches!(granule, Granule::Asked | Granule::Promised));
     }
 }
 

@@ -10,7 +10,7 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use remotely_proto::ByteVec;
 use remotely_proto::exec::Identity;
-use remotely_proto::fs::{Attr, Binding, Entry, File, Lane, Node, Reply, Request as Ask, ToServer};
+use remotely_proto::fs::{Attr, Binding, Entry, Lane, Node, Reply, Request as Ask, ToServer};
 use remotely_proto::message;
 use remotely_session::{SendStream, Stream};
 use rustix::io::Errno;
@@ -44,7 +44,6 @@ pub(super) struct Fs {
     pub(super) invalidator: Arc<Invalidator>,
     pub(super) options: Options,
     pub(super) show: Show,
-    pub(super) identity: Identity,
     table: Mutex<Table>,
     pub(super) files: Mutex<HashMap<u64, Handle>>,
     next_file: AtomicU64,
@@ -60,6 +59,8 @@ pub(super) struct Fs {
     kept: Mutex<Kept>,
     /// Listings that have come in part, with the age of their first part.
     pub(super) parts: Mutex<HashMap<u64, (Vec<Entry>, u64)>>,
+    /// Files of which the server promised content.
+    pub(super) promised: Mutex<Vec<Node>>,
     /// A pushed listing that has come in part.
     pub(super) pushed: Mutex<Option<(Vec<ByteVec>, Vec<Entry>)>>,
     over: AtomicBool,
@@ -102,7 +103,7 @@ pub(super) enum Waiter {
     /// An operation.
     Once(oneshot::Sender<Answered>),
     /// Nobody: the kernel was told that this write is done.
-    Write { node: Node, file: File, len: usize },
+    Write { node: Node, len: usize },
 }
 
 /// An answer of the server.
@@ -124,7 +125,7 @@ impl Fs {
     pub(super) async fn new(
         device: Arc<Device>,
         lanes: (Stream, Stream, Stream),
-        identity: Identity,
+        identity: &Identity,
         id_maps: IdMaps,
         options: Options,
     ) -> Result<(Arc<Self>, Receivers), MountError> {
@@ -146,8 +147,7 @@ impl Fs {
             device,
             invalidator: Arc::default(),
             options,
-            show: Show::new(id_maps, &identity, root.dev),
-            identity,
+            show: Show::new(id_maps, identity, root.dev),
             table: Mutex::new(Table::new(root)),
             files: Mutex::default(),
             next_file: AtomicU64::new(1),
@@ -161,6 +161,7 @@ impl Fs {
             budget: Semaphore::new(WRITES_MAX),
             kept: Mutex::default(),
             parts: Mutex::default(),
+            promised: Mutex::default(),
             pushed: Mutex::default(),
             over: AtomicBool::new(false),
             over_event: Notify::new(),
@@ -226,9 +227,9 @@ impl Fs {
     }
 
     /// Sends a write whose answer nobody waits for.
-    pub(super) async fn send_write(&self, node: Node, file: File, request: Ask, data: Bytes) -> Result<(), Errno> {
+    pub(super) async fn send_write(&self, node: Node, request: Ask, data: Bytes) -> Result<(), Errno> {
         let id = self.next_request.fetch_add(1, Ordering::Relaxed);
-        let waiter = Waiter::Write { node, file, len: data.len() };
+        let waiter = Waiter::Write { node, len: data.len() };
         self.send(Lane::Change, &[], request, data, Some((id, waiter))).await
     }
 

@@ -82,7 +82,7 @@ impl Mount {
         let (fs, receivers) = Fs::new(
             device.clone(),
             config.lanes,
-            config.identity,
+            &config.identity,
             config.id_maps,
             fs::Options {
                 read_only: config.read_only,

@@ -9,6 +9,7 @@ use remotely_session::RecvStream;
 use rustix::io::Errno;
 
 use super::content::{Ask, Content, GRANULE};
+use super::table::Push;
 use super::fs::{Answered, Fs, Waiter, errno_of};
 use remotely_proto::ByteVec;
 use remotely_proto::fs::Node;
@@ -96,7 +97,7 @@ impl Fs {
                         let _ = waiter.send(self.whole(id, Answered { reply, payload, seen }));
                     }
                 }
-                Some(Waiter::Write { node, file: _, len }) => self.written(node, len, reply, seen),
+                Some(Waiter::Write { node, len }) => self.written(node, len, reply, seen),
                 None => tracing::debug!(id, "an answer that nobody waits for"),
             },
             ToMount::Notice { number, notice } => self.notice(number, notice, payload),
@@ -139,12 +140,44 @@ impl Fs {
             Notice::PushListing { path, entries, last, seen, watched } => {
                 self.pushed_listing(path, entries, last, seen, watched);
             }
+            Notice::PushPlan { dev, ino, stamp, runs } => self.with(|table| {
+                let Some(node) = table.identity(dev, ino) else { return };
+                let id = self.fresh_content();
+                let Ok(inode) = table.inode(node) else { return };
+                if inode.attr.stamp() != stamp || inode.writes > 0 {
+                    return;
+                }
+                let content = inode.content.get_or_insert_with(|| Box::new(Content::new(id)));
+                for (start, len) in runs {
+                    let end = start.saturating_add(len).min(inode.attr.size).div_ceil(GRANULE);
+                    content.promise(start / GRANULE..end);
+                }
+                super::fs::lock(&self.promised).push(node);
+            }),
+            Notice::PushEnd => {
+                let promised = std::mem::take(&mut *super::fs::lock(&self.promised));
+                self.with(|table| {
+                    for node in promised {
+                        if let Ok(inode) = table.inode(node)
+                            && let Some(content) = &mut inode.content
+                        {
+                            content.release();
+                        }
+                        table.wake(node);
+                    }
+                });
+            }
             Notice::PushData { dev, ino, offset, stamp } => {
                 let kept = self.with(|table| {
                     let node = table.identity(dev, ino)?;
                     let id = self.fresh_content();
                     let inode = table.inode(node).ok()?;
                     if inode.attr.stamp() != stamp || inode.writes > 0 || !offset.is_multiple_of(GRANULE) {
+                        // It changed meanwhile: what was promised of it must be asked for.
+                        if let Some(content) = &mut inode.content {
+                            content.release();
+                        }
+                        table.wake(node);
                         return None;
                     }
                     let content = inode.content.get_or_insert_with(|| Box::new(Content::new(id)));
@@ -161,7 +194,7 @@ impl Fs {
         }
     }
 
-    /// A directory that nobody asked for yet. Kept only if every directory above it is known and nobody is asking.
+    /// A directory that nobody asked for. Of use only if every directory above it is known.
     fn pushed_listing(
         self: &Arc<Self>,
         path: Vec<ByteVec>,
@@ -187,8 +220,11 @@ impl Fs {
                 let Some(next) = table.known_name(dir, name) else { return };
                 dir = next;
             }
-            if table.wants_push(dir) {
-                table.listed(dir, entries, seen, watched, false);
+            match table.pushed(dir) {
+                Push::Take => table.listed(dir, entries, seen, watched, false),
+                Push::Leave => {}
+                // Pushed again because it changed before the server had a number for it.
+                Push::Forget => table.forget_directory(dir, seen),
             }
         });
     }

@@ -197,3 +197,29 @@ pub(super) fn unseen(kind: FileType, dev: u64, ino: u64) -> Attr {
         flags: flag::UNWATCHED,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn without_capabilities_the_first_class_that_fits_decides() {
+        let path = std::env::temp_dir().join(format!("remotely-access-{}", std::process::id()));
+        std::fs::write(&path, "").unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o641)).unwrap();
+        let file = std::fs::File::open(&path).unwrap();
+        let stat = stat(&file).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let (owner, group) = (stat.stx_uid, stat.stx_gid);
+        let access = |uid, gid, groups: &[u32]| {
+            let identity = Identity { uid, gid, groups: groups.to_vec(), overrides: false };
+            identity.access(&stat, false, Seat::Open(file.as_fd()))
+        };
+        assert_eq!(access(owner, group + 1, &[]), access::READ | access::WRITE);
+        assert_eq!(access(owner + 1, group, &[]), access::READ);
+        assert_eq!(access(owner + 1, group + 1, &[7, group]), access::READ);
+        assert_eq!(access(owner + 1, group + 1, &[7]), access::EXEC);
+    }
+}

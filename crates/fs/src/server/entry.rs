@@ -42,24 +42,21 @@ pub(super) enum Whereabouts<'a> {
 pub(super) struct Moment {
     /// The last notice.
     pub(super) seen: u64,
-    changes: u64,
+    tick: u64,
 }
 
 impl Service {
     /// To be taken before the system calls of an answer.
     pub(super) fn moment(&self) -> Moment {
         let known = self.known.hold();
-        Moment { seen: self.notices.last(), changes: known.changes() }
+        Moment { seen: self.notices.last(), tick: known.tick() }
     }
 
-    /// An answer tells these states, seen after `moment`. If anything else was told meanwhile the answer may be
-    /// discarded there, so nothing is concluded from it here.
+    /// An answer tells these states, seen after `moment`.
     pub(super) fn told(&self, moment: Moment, states: impl IntoIterator<Item = (Key, Stamp)>) {
         let mut known = self.known.hold();
-        if self.notices.last() == moment.seen && known.changes() == moment.changes {
-            for (key, stamp) in states {
-                known.told(key, &stamp);
-            }
+        for (key, stamp) in states {
+            known.told(key, &stamp, moment.tick);
         }
     }
 

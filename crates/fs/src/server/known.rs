@@ -25,6 +25,8 @@ struct Mark {
     /// Told by a notice, or left by a change of the mount's own: what follows it is ordered after it. A state told in
     /// the answer to a question can cross an older answer, so it does not silence the watcher.
     settled: bool,
+    /// When it was noted.
+    tick: u64,
 }
 
 /// States and names as the mount knows them.
@@ -32,35 +34,30 @@ struct Mark {
 pub(super) struct Known {
     marks: Generations<Key, Mark>,
     names: Generations<(Key, Name), Option<Key>>,
-    changes: u64,
+    tick: u64,
 }
 
 impl Default for Known {
     fn default() -> Self {
-        Self { marks: Generations::new(STAMPS), names: Generations::new(NAMES), changes: 0 }
+        Self { marks: Generations::new(STAMPS), names: Generations::new(NAMES), tick: 0 }
     }
 }
 
 impl Known {
-    /// Counts the changes of the mount's own.
-    pub(super) fn changes(&self) -> u64 {
-        self.changes
+    /// A point in the order of what is noted here.
+    pub(super) fn tick(&self) -> u64 {
+        self.tick
     }
 
-    /// An answer tells this state.
-    pub(super) fn told(&mut self, key: Key, stamp: &Stamp) {
+    /// An answer tells this state, seen after `tick`. If something newer was noted since, the mount will not keep it.
+    pub(super) fn told(&mut self, key: Key, stamp: &Stamp, tick: u64) {
         let digest = digest(stamp);
         match self.marks.find(&key) {
-            Some(mark) if mark.digest == digest => {}
+            Some(mark) if mark.digest == digest || mark.tick > tick => {}
             // Two answers that differ are on their way, and either may come last.
             Some(mark) if !mark.settled => self.marks.remove(&key),
-            _ => self.marks.put(key, Mark { digest, settled: false }),
+            _ => self.marks.put(key, Mark { digest, settled: false, tick }),
         }
-    }
-
-    /// A change of the mount's own begins or ends.
-    pub(super) fn count_change(&mut self) {
-        self.changes += 1;
     }
 
     /// A change of the mount's own led from one state to another. If the first is not what the mount knew, someone else
@@ -76,7 +73,8 @@ impl Known {
 
     /// The mount knows this state for certain: it made the inode, or a notice tells it.
     pub(super) fn settle(&mut self, stat: &Statx) {
-        self.marks.put(attr::key(stat), Mark { digest: digest(&attr::stamp(stat)), settled: true });
+        self.tick += 1;
+        self.marks.put(attr::key(stat), Mark { digest: digest(&attr::stamp(stat)), settled: true, tick: self.tick });
     }
 
     /// The mount knows for certain what this name names.

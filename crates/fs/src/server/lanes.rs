@@ -1,6 +1,6 @@
 //! The streams of the service: one reader for questions, one for changes, a writer for each lane.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use remotely_proto::fs::{Lane, ToServer};
@@ -9,6 +9,7 @@ use thiserror::Error;
 use tokio::{
     sync::{Semaphore, mpsc, watch},
     task::JoinHandle,
+    time::{Instant, timeout_at},
 };
 
 use super::{
@@ -24,6 +25,9 @@ const QUESTIONS_MAX: usize = 1024;
 pub(super) const CHANGES_MAX: usize = 4096;
 /// Bytes of changes waiting to be applied, in KiB.
 const CHANGES_KIB: usize = 32 << 10;
+
+/// How long the last answers may take when the mount has said its last.
+const LAST_ANSWERS: Duration = Duration::from_secs(5);
 
 /// A lane ended before its time.
 #[derive(Debug, Error)]
@@ -45,41 +49,51 @@ pub(super) fn start(
 ) {
     let Lanes { query, change, bulk } = lanes;
     let Queues { query: query_queue, change: change_queue, bulk: bulk_queue } = queues;
+    let (closing, _) = watch::channel(false);
+    let notices = Some(Arc::clone(service));
     let writers = [
-        tokio::spawn(write(Lane::Query, query.send, query_queue, Some(Arc::clone(service)))),
-        tokio::spawn(write(Lane::Change, change.send, change_queue, None)),
-        tokio::spawn(write(Lane::Bulk, bulk.send, bulk_queue, None)),
+        tokio::spawn(write(Lane::Query, query.send, query_queue, notices, closing.subscribe())),
+        tokio::spawn(write(Lane::Change, change.send, change_queue, None, closing.subscribe())),
+        tokio::spawn(write(Lane::Bulk, bulk.send, bulk_queue, None, closing.subscribe())),
     ];
     let service = Arc::clone(service);
     tokio::spawn(async move {
         // The mount says nothing on the bulk lane; its receiving end lives as long as the others.
         let _bulk = bulk.recv;
         let both = async {
-            tokio::try_join!(
-                read_questions(&service, query.recv),
-                read_changes(&service, change.recv, changes),
-                stopped(stop),
-            )
+            tokio::try_join!(read_questions(&service, query.recv), read_changes(&service, change.recv, changes))
         };
-        if let Err(error) = both.await {
+        let read = tokio::select! {
+            read = both => read.map(|_| ()),
+            () = stopped(stop) => Err(LaneError::Stopped),
+        };
+        if let Err(error) = read {
             tracing::debug!(error = &error as &dyn std::error::Error, "file lanes");
+            // Nobody takes answers any more; the changes that came in must not wait for that.
+            writers.iter().for_each(JoinHandle::abort);
         }
         service.gate.ended().await;
-        end(&service, writers);
+        closing.send_replace(true);
+        finish(writers).await;
+        service.end();
+        service.files.clear();
         ended.send_replace(true);
     });
 }
 
-fn end(service: &Service, writers: [JoinHandle<()>; 3]) {
-    service.end();
-    service.files.clear();
-    writers.iter().for_each(JoinHandle::abort);
+/// Lets the last answers out.
+async fn finish(writers: [JoinHandle<()>; 3]) {
+    let deadline = Instant::now() + LAST_ANSWERS;
+    for mut writer in writers {
+        if timeout_at(deadline, &mut writer).await.is_err() {
+            writer.abort();
+        }
+    }
 }
 
-async fn stopped(mut stop: watch::Receiver<bool>) -> Result<(), LaneError> {
+async fn stopped(mut stop: watch::Receiver<bool>) {
     // An error means that the server was dropped, which stops it as well.
     let _ = stop.wait_for(|stop| *stop).await;
-    Err(LaneError::Stopped)
 }
 
 async fn read_questions(service: &Arc<Service>, stream: RecvStream) -> Result<(), LaneError> {
@@ -117,14 +131,20 @@ async fn next(lane: Lane, stream: &mut MessageReceiver) -> Result<Option<(ToServ
 }
 
 /// Notices first, answers next, pushes when there is nothing else to say.
-async fn write(lane: Lane, mut stream: SendStream, mut queue: Queue, notices: Option<Arc<Service>>) {
+async fn write(
+    lane: Lane,
+    mut stream: SendStream,
+    mut queue: Queue,
+    notices: Option<Arc<Service>>,
+    mut closing: watch::Receiver<bool>,
+) {
     loop {
         let batch = tokio::select! {
             biased;
             notice = next_notice(notices.as_deref()) => vec![remotely_proto::message::encode(&notice, Bytes::new())],
             Some(batch) = queue.answers.recv() => batch,
             Some(batch) = queue.pushes.recv() => batch,
-            else => break,
+            _ = closing.wait_for(|closing| *closing) => return stream.finish(),
         };
         for (head, payload) in batch {
             if let Err(error) = stream.send_all(&mut [head, payload]).await {

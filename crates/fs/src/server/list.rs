@@ -49,13 +49,23 @@ impl Service {
         mut hand_on: impl FnMut(Piece) -> bool,
     ) -> Result<(), Errno> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let open = self.with_descriptors(|| openat(dir.descriptor, ".", flags, Mode::empty()))?;
+        let open = match self.with_descriptors(|| openat(dir.descriptor, ".", flags, Mode::empty())) {
+            // It was removed, and somebody still has it open.
+            Err(Errno::NOENT) => {
+                hand_on(Piece { entries: Vec::new(), last: true, truncated: false });
+                return Ok(());
+            }
+            open => open?,
+        };
         let visit = Visit::enter(dir.descriptor);
         let mut buffer = [MaybeUninit::uninit(); 32 << 10];
         let mut names = RawDir::new(&open, &mut buffer);
         let (mut entries, mut bytes, mut count) = (Vec::new(), 0, 0_u32);
         while let Some(raw) = names.next() {
-            let raw = raw?;
+            let raw = match raw {
+                Err(Errno::NOENT) => break,
+                raw => raw?,
+            };
             if matches!(raw.file_name().to_bytes(), b"." | b"..") {
                 continue;
             }

@@ -115,7 +115,7 @@ impl Service {
 
     fn directory_for_change<'a>(&self, found: &'a Located, make: &Make) -> Result<Directory<'a>, Errno> {
         name::check(&make.name)?;
-        let dir = self.directory(found, Whereabouts::Node(make.parent), false);
+        let dir = self.directory(found, Whereabouts::Node(make.parent), !self.watches.contains(found.key()));
         // Someone has it already, though it does not show.
         if self.is_hidden_name(&dir, &make.name) { Err(Errno::ACCESS) } else { Ok(dir) }
     }
@@ -125,6 +125,10 @@ impl Service {
         let path = || self.nodes.hold().path(make.parent);
         let found = self.step((dir.descriptor, dir.key), &make.name, path)?;
         self.register(make, &found);
+        if found.kind() == FileType::Directory {
+            // The mount knows without asking that it is empty; from now on it would hear if that changes.
+            self.directory(&found, Whereabouts::Node(make.node), true);
+        }
         {
             let mut known = self.known.hold();
             known.settle(&found.stat);

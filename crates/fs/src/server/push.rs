@@ -72,19 +72,29 @@ impl Pushed {
 pub(super) fn start(service: &Arc<Service>, profile: Profile) -> Result<(), StartError> {
     let service = Arc::clone(service);
     thread::start("fs-push", move || {
-        let mut run = Run { service: &service, listed: HashSet::new(), budget: DATA_BUDGET };
-        for item in profile.items {
-            if !run.item(item) {
-                break;
-            }
+        let mut run = Run { service: &service, listed: HashSet::new(), planned: Vec::new(), budget: DATA_BUDGET };
+        // All names and the plan first: they are little, and whoever needs planned data waits instead of asking.
+        if profile.items.into_iter().all(|item| run.item(item)) {
+            let planned = std::mem::take(&mut run.planned);
+            let _ = planned.into_iter().all(|plan| run.content(plan));
         }
+        let end = message::encode(&ToMount::Notice { number: 0, notice: Notice::PushEnd }, Bytes::new());
+        service.out.push(Lane::Bulk, vec![end]);
     })
 }
 
 struct Run<'a> {
     service: &'a Service,
     listed: HashSet<Vec<Name>>,
+    planned: Vec<Planned>,
     budget: u64,
+}
+
+/// A file of which these bytes will be pushed: (position, length).
+struct Planned {
+    path: Vec<Name>,
+    key: Key,
+    runs: Vec<(u64, u64)>,
 }
 
 impl Run<'_> {
@@ -105,7 +115,7 @@ impl Run<'_> {
             return !self.service.is_ending();
         }
         match file {
-            Some(blocks) => self.content(&path, blocks, item.age),
+            Some(blocks) => self.plan(path.clone(), blocks, item.age),
             None => true,
         }
     }
@@ -124,30 +134,52 @@ impl Run<'_> {
         })
     }
 
-    /// False if there is no point in going on.
-    fn content(&mut self, path: &[Name], blocks: &[Blocks], age: u32) -> bool {
-        let Ok(found) = self.service.walk(path) else { return true };
+    /// Announces what will be pushed of a file. False if there is no point in going on.
+    fn plan(&mut self, path: Vec<Name>, blocks: &[Blocks], age: u32) -> bool {
+        let Ok(found) = self.service.walk(&path) else { return true };
         if found.kind() != FileType::RegularFile {
             return true;
         }
+        let (key, size) = (found.key(), found.stat.stx_size);
+        let mut runs = Vec::new();
+        for run in blocks {
+            let (start, end) = (run.start.saturating_mul(BLOCK), run.end.saturating_mul(BLOCK).min(size));
+            let len = end.saturating_sub(start).min(self.budget / BLOCK * BLOCK);
+            if len > 0 {
+                self.budget -= len;
+                runs.push((start, len));
+            }
+        }
+        if runs.is_empty() {
+            return true;
+        }
+        self.service.record.pushed_content(key, &path, blocks.to_vec(), age);
+        let stamp = attr::stamp(&found.stat);
+        let notice = Notice::PushPlan { dev: key.dev, ino: key.ino, stamp, runs: runs.clone() };
+        self.planned.push(Planned { path, key, runs });
+        let message = message::encode(&ToMount::Notice { number: 0, notice }, Bytes::new());
+        self.service.out.push(Lane::Query, vec![message])
+    }
+
+    /// Pushes what was planned of a file. False if there is no point in going on.
+    fn content(&mut self, plan: Planned) -> bool {
+        let Ok(found) = self.service.walk(&plan.path) else { return true };
+        if found.key() != plan.key {
+            return true;
+        }
         let Ok(descriptor) = self.service.reopen(&found, OFlags::RDONLY) else { return true };
-        let key = found.key();
-        self.service.record.pushed_content(key, path, blocks.to_vec(), age);
-        let pieces = blocks.iter().flat_map(|run| {
-            let end = run.end.saturating_mul(BLOCK).min(found.stat.stx_size);
-            let start = run.start.saturating_mul(BLOCK);
-            (start..end).step_by(PIECE as usize).map(move |offset| (offset, (end - offset).min(PIECE)))
+        let pieces = plan.runs.iter().flat_map(|&(start, len)| {
+            (start..start + len).step_by(PIECE as usize).map(move |offset| (offset, (start + len - offset).min(PIECE)))
         });
         for (offset, len) in pieces {
-            if self.budget < len || self.service.is_ending() {
+            if self.service.is_ending() {
                 return false;
             }
             let Ok((stamp, data)) = self.service.read_consistent(&descriptor, offset, len as usize) else {
                 return true;
             };
-            self.budget -= len;
             self.service.counters.bytes_pushed.fetch_add(data.len() as u64, Ordering::Relaxed);
-            let notice = Notice::PushData { dev: key.dev, ino: key.ino, offset, stamp };
+            let notice = Notice::PushData { dev: plan.key.dev, ino: plan.key.ino, offset, stamp };
             let message = message::encode(&ToMount::Notice { number: 0, notice }, data);
             if !self.service.out.push(Lane::Bulk, vec![message]) {
                 return false;

@@ -54,6 +54,8 @@ struct Events {
     itself: bool,
     /// It is elsewhere, or nowhere.
     moved: bool,
+    /// Its file system was unmounted.
+    unmounted: bool,
 }
 
 struct Watcher<'a> {
@@ -105,9 +107,16 @@ impl Watcher<'_> {
     }
 
     fn tell(&mut self) {
-        let (overflow, batch) = self.gather();
+        let (overflow, mut batch) = self.gather();
         if overflow {
             self.service.notices.push(Notice::Overflow);
+        }
+        let unmounted: Vec<Key> = batch.iter().filter(|(_, events)| events.unmounted).map(|(key, _)| *key).collect();
+        for key in unmounted {
+            // The directory above hears nothing of it, though its name means something else now.
+            for (above, name) in self.unmounted(key) {
+                batch.entry(above).or_default().names.insert(name.to_vec(), true);
+            }
         }
         let mut inodes = HashSet::new();
         for (key, events) in batch {
@@ -123,6 +132,19 @@ impl Watcher<'_> {
         for key in inodes {
             self.tell_directory(key);
         }
+    }
+
+    /// What was on the file system is gone. Returns where it was mounted.
+    fn unmounted(&self, key: Key) -> Vec<(Key, Name)> {
+        let service = self.service;
+        service.directories.drop_one(key);
+        let table = service.nodes.hold();
+        let nodes = table.nodes_of(key).to_vec();
+        let places = nodes.iter().filter_map(|node| table.get(*node)?.places.first());
+        let above = places.filter_map(|place| Some((table.get(place.parent)?.key, Name::clone(&place.name)))).collect();
+        drop(table);
+        tell_stale(service, &nodes);
+        above
     }
 
     fn gather(&self) -> (bool, HashMap<Key, Events>) {
@@ -144,6 +166,7 @@ impl Watcher<'_> {
             if what.intersects(ReadFlags::IGNORED | ReadFlags::UNMOUNT) {
                 watches.dropped(event.wd());
                 events.moved = true;
+                events.unmounted |= what.contains(ReadFlags::UNMOUNT);
             }
             match event.file_name() {
                 Some(name) => {

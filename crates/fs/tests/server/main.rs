@@ -1,5 +1,7 @@
 //! The fs server, spoken to as the mount speaks to it, over a link; compared with what the same calls do here.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
 mod change;
 mod contain;
 mod lock;

@@ -20,7 +20,17 @@ fn assert_same(attr: &Attr, path: &Path) {
     let meta = fs::symlink_metadata(path).unwrap();
     assert_eq!(
         (attr.dev, attr.ino, attr.mode, u64::from(attr.nlink), attr.uid, attr.gid, attr.rdev, attr.size, attr.blocks),
-        (meta.dev(), meta.ino(), meta.mode(), meta.nlink(), meta.uid(), meta.gid(), meta.rdev(), meta.size(), meta.blocks()),
+        (
+            meta.dev(),
+            meta.ino(),
+            meta.mode(),
+            meta.nlink(),
+            meta.uid(),
+            meta.gid(),
+            meta.rdev(),
+            meta.size(),
+            meta.blocks()
+        ),
         "{path:?}"
     );
     assert_eq!(
@@ -199,7 +209,9 @@ async fn links_values_and_figures() {
     assert_eq!(rig.query(Request::Getxattr { node: a, name }).await, failed(libc::ENODATA));
     let here = rustix::fs::statvfs(&rig.dir).unwrap();
     match rig.query(Request::Statfs { node: Node::ROOT }).await {
-        Reply::Statfs { statfs } => assert_eq!((statfs.blocks, u64::from(statfs.frsize)), (here.f_blocks, here.f_frsize)),
+        Reply::Statfs { statfs } => {
+            assert_eq!((statfs.blocks, u64::from(statfs.frsize)), (here.f_blocks, here.f_frsize))
+        }
         other => panic!("{other:?}"),
     }
 }

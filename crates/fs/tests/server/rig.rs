@@ -16,7 +16,9 @@ use remotely_fs::server::{Config, Lanes, Server};
 use remotely_proto::fs::{
     Attr, Binding, Entry, File, Lane, Lock, LockKind, Make, Node, Notice, Reply, Request, ToMount, ToServer,
 };
-use remotely_session::{Class, Incoming, Link, LinkBuilder, MessageReceiver, MessageSender, Pipe, Role, Service, Settings};
+use remotely_session::{
+    Class, Incoming, Link, LinkBuilder, MessageReceiver, MessageSender, Pipe, Role, Service, Settings,
+};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use tokio::{
     sync::{mpsc, oneshot},
@@ -28,18 +30,18 @@ const SOON: Duration = Duration::from_secs(60);
 
 /// An answer.
 #[derive(Debug)]
-pub struct Answer {
-    pub seen: u64,
-    pub reply: Reply,
-    pub payload: Bytes,
+pub(crate) struct Answer {
+    pub(crate) seen: u64,
+    pub(crate) reply: Reply,
+    pub(crate) payload: Bytes,
 }
 
 type Waiting = Arc<Mutex<HashMap<u64, mpsc::UnboundedSender<Answer>>>>;
 
 /// See the file's head.
-pub struct Rig {
-    pub dir: PathBuf,
-    pub server: Server,
+pub(crate) struct Rig {
+    pub(crate) dir: PathBuf,
+    pub(crate) server: Server,
     query: tokio::sync::Mutex<MessageSender>,
     change: tokio::sync::Mutex<MessageSender>,
     waiting: Waiting,
@@ -51,12 +53,12 @@ pub struct Rig {
 
 impl Rig {
     /// Serves a new empty directory.
-    pub async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         Self::with(|_, _| {}).await
     }
 
     /// The same, prepared and configured.
-    pub async fn with(prepare: impl FnOnce(&Path, &mut Config)) -> Self {
+    pub(crate) async fn with(prepare: impl FnOnce(&Path, &mut Config)) -> Self {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let dir = std::env::temp_dir().join(format!("remotely-server-{}-{count}", std::process::id()));
@@ -101,16 +103,16 @@ impl Rig {
     }
 
     /// A number that was not used yet.
-    pub fn number(&self) -> u64 {
+    pub(crate) fn number(&self) -> u64 {
         self.next.fetch_add(1, Ordering::Relaxed)
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.join(name)
     }
 
     /// Sends a message of which no answer is wanted.
-    pub async fn tell(&self, lane: Lane, request: Request, payload: impl Into<Bytes>) {
+    pub(crate) async fn tell(&self, lane: Lane, request: Request, payload: impl Into<Bytes>) {
         self.send(lane, 0, request, payload.into()).await;
     }
 
@@ -128,7 +130,12 @@ impl Rig {
     }
 
     /// Sends a request; the answers come out of the receiver.
-    pub async fn start(&self, lane: Lane, request: Request, payload: impl Into<Bytes>) -> (u64, mpsc::UnboundedReceiver<Answer>) {
+    pub(crate) async fn start(
+        &self,
+        lane: Lane,
+        request: Request,
+        payload: impl Into<Bytes>,
+    ) -> (u64, mpsc::UnboundedReceiver<Answer>) {
         let id = self.number();
         let (sender, answers) = mpsc::unbounded_channel();
         self.waiting.lock().unwrap().insert(id, sender);
@@ -137,21 +144,21 @@ impl Rig {
     }
 
     /// Asks, and waits for the answer.
-    pub async fn ask_with(&self, lane: Lane, request: Request, payload: impl Into<Bytes>) -> Answer {
+    pub(crate) async fn ask_with(&self, lane: Lane, request: Request, payload: impl Into<Bytes>) -> Answer {
         let (_, mut answers) = self.start(lane, request, payload).await;
         timeout(SOON, answers.recv()).await.expect("an answer").expect("an answer")
     }
 
-    pub async fn query(&self, request: Request) -> Reply {
+    pub(crate) async fn query(&self, request: Request) -> Reply {
         self.ask_with(Lane::Query, request, Bytes::new()).await.reply
     }
 
-    pub async fn change(&self, request: Request) -> Reply {
+    pub(crate) async fn change(&self, request: Request) -> Reply {
         self.ask_with(Lane::Change, request, Bytes::new()).await.reply
     }
 
     /// Attributes from an answer that has them, or the errno.
-    pub async fn attr_of(&self, lane: Lane, request: Request, payload: impl Into<Bytes>) -> Result<Attr, i32> {
+    pub(crate) async fn attr_of(&self, lane: Lane, request: Request, payload: impl Into<Bytes>) -> Result<Attr, i32> {
         match self.ask_with(lane, request, payload).await.reply {
             Reply::Attr { attr } => Ok(attr),
             Reply::Found { entry } => Ok(entry.attr),
@@ -161,7 +168,7 @@ impl Rig {
     }
 
     /// Looks a name up and binds a new number to what is found.
-    pub async fn find(&self, parent: Node, name: impl AsRef<[u8]>) -> Result<(Node, Entry), i32> {
+    pub(crate) async fn find(&self, parent: Node, name: impl AsRef<[u8]>) -> Result<(Node, Entry), i32> {
         let name = name.as_ref().to_vec();
         match self.query(Request::Lookup { parent, name: name.into() }).await {
             Reply::Found { entry } => Ok((self.bind(parent, &entry).await, entry)),
@@ -171,7 +178,7 @@ impl Rig {
     }
 
     /// Binds a new number on both lanes.
-    pub async fn bind(&self, parent: Node, entry: &Entry) -> Node {
+    pub(crate) async fn bind(&self, parent: Node, entry: &Entry) -> Node {
         let node = Node(self.number());
         let (dev, ino) = (entry.attr.dev, entry.attr.ino);
         for lane in [Lane::Query, Lane::Change] {
@@ -182,7 +189,7 @@ impl Rig {
     }
 
     /// The node of a path from the root.
-    pub async fn node(&self, path: &str) -> Node {
+    pub(crate) async fn node(&self, path: &str) -> Node {
         let mut at = Node::ROOT;
         for name in path.split('/').filter(|name| !name.is_empty()) {
             at = self.find(at, name).await.unwrap_or_else(|errno| panic!("{name} of {path}: errno {errno}")).0;
@@ -191,12 +198,12 @@ impl Rig {
     }
 
     /// A whole directory.
-    pub async fn list(&self, dir: Node) -> Result<Vec<Entry>, i32> {
+    pub(crate) async fn list(&self, dir: Node) -> Result<Vec<Entry>, i32> {
         Ok(self.list_up_to(dir, u32::MAX).await?.0)
     }
 
     /// A whole directory, and whether there was more than the limit.
-    pub async fn list_up_to(&self, dir: Node, limit: u32) -> Result<(Vec<Entry>, bool), i32> {
+    pub(crate) async fn list_up_to(&self, dir: Node, limit: u32) -> Result<(Vec<Entry>, bool), i32> {
         let (_, mut answers) = self.start(Lane::Query, Request::List { dir, limit }, Bytes::new()).await;
         let mut all = Vec::new();
         loop {
@@ -215,11 +222,11 @@ impl Rig {
     }
 
     /// Reads by node.
-    pub async fn read(&self, node: Node, offset: u64, len: u32) -> Result<Bytes, i32> {
+    pub(crate) async fn read(&self, node: Node, offset: u64, len: u32) -> Result<Bytes, i32> {
         self.read_file(node, None, offset, len).await
     }
 
-    pub async fn read_file(&self, node: Node, file: Option<File>, offset: u64, len: u32) -> Result<Bytes, i32> {
+    pub(crate) async fn read_file(&self, node: Node, file: Option<File>, offset: u64, len: u32) -> Result<Bytes, i32> {
         let answer = self.ask_with(Lane::Query, Request::Read { node, file, offset, len }, Bytes::new()).await;
         match answer.reply {
             Reply::Data { .. } => Ok(answer.payload),
@@ -228,51 +235,51 @@ impl Rig {
         }
     }
 
-    pub async fn open_write(&self, node: Node, flags: i32) -> Result<File, i32> {
+    pub(crate) async fn open_write(&self, node: Node, flags: i32) -> Result<File, i32> {
         let file = File(self.number());
         let request = Request::OpenWrite { node, file, flags: flags as u32 };
         self.attr_of(Lane::Change, request, Bytes::new()).await.map(|_| file)
     }
 
     /// What a new inode of the test's own user is made of.
-    pub fn make(&self, parent: Node, name: impl AsRef<[u8]>, mode: u32) -> Make {
+    pub(crate) fn make(&self, parent: Node, name: impl AsRef<[u8]>, mode: u32) -> Make {
         let name = name.as_ref().to_vec().into();
         let caller = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
         Make { parent, name, node: Node(self.number()), mode, umask: 0o022, caller }
     }
 
     /// Creates and opens a file for reading and writing.
-    pub async fn create(&self, parent: Node, name: impl AsRef<[u8]>) -> Result<(Node, File), i32> {
+    pub(crate) async fn create(&self, parent: Node, name: impl AsRef<[u8]>) -> Result<(Node, File), i32> {
         let (make, file) = (self.make(parent, name, 0o644), File(self.number()));
         let node = make.node;
         let request = Request::Create { make, flags: (libc::O_RDWR | libc::O_EXCL) as u32, file };
         self.attr_of(Lane::Change, request, Bytes::new()).await.map(|_| (node, file))
     }
 
-    pub async fn write(&self, file: File, offset: u64, data: impl Into<Bytes>) -> Result<Attr, i32> {
+    pub(crate) async fn write(&self, file: File, offset: u64, data: impl Into<Bytes>) -> Result<Attr, i32> {
         self.attr_of(Lane::Change, Request::Write { file, offset, kill_privileges: false }, data).await
     }
 
     /// Waits for all changes sent so far.
-    pub async fn applied(&self) {
+    pub(crate) async fn applied(&self) {
         let tag = self.sent_changes.load(Ordering::SeqCst);
         assert!(timeout(SOON, self.server.applied(tag)).await.unwrap());
     }
 
     /// The next notice.
-    pub async fn notice(&self) -> Notice {
+    pub(crate) async fn notice(&self) -> Notice {
         timeout(SOON, self.notices.lock().await.recv()).await.expect("a notice").expect("a notice").1
     }
 
     /// Pushes, with their payload.
-    pub async fn pushed(&self) -> (Notice, Bytes) {
+    pub(crate) async fn pushed(&self) -> (Notice, Bytes) {
         let (number, notice, payload) = timeout(SOON, self.notices.lock().await.recv()).await.unwrap().unwrap();
         assert_eq!(number, 0);
         (notice, payload)
     }
 
     /// The entry that the next notice about this name tells, skipping others.
-    pub async fn changed(&self, name: &str) -> Option<Entry> {
+    pub(crate) async fn changed(&self, name: &str) -> Option<Entry> {
         loop {
             if let Notice::Changed { names, .. } = self.notice().await
                 && let Some((_, entry)) = names.into_iter().find(|(changed, _)| changed[..] == *name.as_bytes())
@@ -283,7 +290,7 @@ impl Rig {
     }
 
     /// All that comes until it has been quiet for a good while.
-    pub async fn notices(&self) -> Vec<Notice> {
+    pub(crate) async fn notices(&self) -> Vec<Notice> {
         let mut notices = self.notices.lock().await;
         let mut all = Vec::new();
         while let Ok(Some((_, notice, _))) = timeout(Duration::from_millis(300), notices.recv()).await {
@@ -292,13 +299,19 @@ impl Rig {
         all
     }
 
+    /// The mount says no more, in order.
+    pub(crate) async fn finish(&self) {
+        self.query.lock().await.finish();
+        self.change.lock().await.finish();
+    }
+
     /// The link is lost.
-    pub fn cut(&self) {
+    pub(crate) fn cut(&self) {
         self.links.lock().unwrap().take();
     }
 
     /// A record lock.
-    pub fn record_lock(owner: u64, kind: LockKind) -> Lock {
+    pub(crate) fn record_lock(owner: u64, kind: LockKind) -> Lock {
         Lock { owner, start: 0, end: i64::MAX as u64, kind, flock: false, pid: 0 }
     }
 }
@@ -311,11 +324,7 @@ impl Drop for Rig {
     }
 }
 
-async fn receive(
-    mut stream: MessageReceiver,
-    waiting: Waiting,
-    notices: mpsc::UnboundedSender<(u64, Notice, Bytes)>,
-) {
+async fn receive(mut stream: MessageReceiver, waiting: Waiting, notices: mpsc::UnboundedSender<(u64, Notice, Bytes)>) {
     while let Ok(Some((message, payload))) = stream.recv().await {
         match message {
             ToMount::Reply { id, seen, reply } => {
@@ -330,13 +339,13 @@ async fn receive(
 }
 
 /// Runs what blocks.
-pub async fn blocking<T: Send + 'static>(run: impl FnOnce() -> T + Send + 'static) -> T {
+pub(crate) async fn blocking<T: Send + 'static>(run: impl FnOnce() -> T + Send + 'static) -> T {
     let (sender, receiver) = oneshot::channel();
     std::thread::spawn(move || drop(sender.send(run())));
     timeout(SOON, receiver).await.unwrap().unwrap()
 }
 
 /// A failed answer.
-pub fn failed(errno: i32) -> Reply {
+pub(crate) fn failed(errno: i32) -> Reply {
     Reply::Failed { errno: errno as u32 }
 }

@@ -118,8 +118,7 @@ impl Mux {
                 Ok(())
             }
             Kind::Pong => Ok(()),
-            Kind::Ack if self.pace.on_ack(now, header.seq) => Ok(()),
-            Kind::Ack => Err(ProtocolError::Ack(header.seq)),
+            Kind::Ack => self.on_ack(now, header.seq, payload),
             Kind::Unknown(_) => {
                 if first {
                     self.on_unknown(header.stream);
@@ -150,8 +149,14 @@ impl Mux {
     /// Numbered bytes have come and are to be acknowledged.
     fn count(&mut self, now: Duration, len: u64) {
         self.received += len;
+        self.received_at = now;
         let at = if self.received - self.acked >= ACK_BYTES { now } else { now + ACK_DELAY };
         self.ack_at = Some(self.ack_at.map_or(at, |due| due.min(at)));
+    }
+
+    fn on_ack(&mut self, now: Duration, position: u64, mut payload: Bytes) -> Result<(), ProtocolError> {
+        let arrived = Duration::from_micros(payload.get_u64_le());
+        if self.pace.on_ack(now, position, arrived) { Ok(()) } else { Err(ProtocolError::Ack(position)) }
     }
 
     fn was_opened(&self, stream: u32) -> bool {

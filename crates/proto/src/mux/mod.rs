@@ -178,6 +178,8 @@ pub struct Mux {
     /// Numbered bytes received, and what has been said of it.
     received: u64,
     acked: u64,
+    /// When the last of them came.
+    received_at: Duration,
     ack_at: Option<Duration>,
     scratch: BytesMut,
     flight: BytesMut,
@@ -212,6 +214,7 @@ impl Mux {
             decoder: FrameDecoder::default(),
             received: 0,
             acked: 0,
+            received_at: Duration::ZERO,
             ack_at: None,
             scratch: BytesMut::new(),
             flight: BytesMut::new(),
@@ -238,7 +241,9 @@ impl Mux {
             return None;
         }
         let ack_at = self.ack_at.filter(|_| !blocked);
-        [Some(self.alive.deadline()), ack_at, self.close_by].into_iter().flatten().min()
+        let data = !blocked && self.peer.is_some() && !self.schedule.is_empty();
+        let data_at = self.pace.room_at().filter(|_| data);
+        [Some(self.alive.deadline()), ack_at, data_at, self.close_by].into_iter().flatten().min()
     }
 
     /// Does what is due by now. Then there may be output.
@@ -262,7 +267,6 @@ impl Mux {
         self.over(End::Lost);
     }
 
-    #[doc(hidden)] pub fn debug(&self) -> String { format!("{:?}", self.pace.debug()) }
     /// Why it is over, if it is. Output may be left: a goodbye.
     pub fn end(&self) -> Option<&End> {
         self.end.as_ref()

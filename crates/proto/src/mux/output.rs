@@ -94,7 +94,7 @@ impl Mux {
             return false;
         }
         let urgent = self.ping || self.pong.is_some() || !self.due.is_empty() || !self.refused.is_empty();
-        let data = if self.pace.room() > 0 { !self.schedule.is_empty() } else { self.schedule.has_control() };
+        let data = if self.room(now) { !self.schedule.is_empty() } else { self.schedule.has_control() };
         urgent || data || self.ack_at.is_some_and(|at| at <= now) || self.close_by.is_some()
     }
 
@@ -140,7 +140,9 @@ impl Mux {
         if self.ack_at.is_some() && self.has_output(now) {
             self.ack_at = None;
             self.acked = self.received;
-            self.header(now, writer, Header { len: 0, kind: Kind::Ack, flags: 0, stream: 0, seq: self.received });
+            let arrived = self.received_at.as_micros() as u64;
+            self.header(now, writer, Header { len: 8, kind: Kind::Ack, flags: 0, stream: 0, seq: self.received });
+            writer.payload(Bytes::copy_from_slice(&arrived.to_le_bytes()));
         }
         if std::mem::take(&mut self.ping) {
             self.header(now, writer, Header { len: 0, kind: Kind::Ping, flags: 0, stream: 0, seq: 0 });
@@ -207,9 +209,8 @@ impl Mux {
     }
 
     fn put_data(&mut self, now: Duration, max: usize, writer: &mut Writer<'_>) {
-        let mut room = self.pace.room();
         while writer.len < max
-            && let Some((class, id)) = self.schedule.pop(room > 0)
+            && let Some((class, id)) = self.schedule.pop(self.room(now))
         {
             let sent = self.put_turn(now, writer, id);
             let more = self.streams.get_mut(&id).is_some_and(|stream| {
@@ -217,11 +218,14 @@ impl Mux {
                 stream.scheduled
             });
             self.schedule.done(class, id, sent, more);
-            room = self.pace.room();
         }
-        if room > 0 && self.schedule.is_empty() {
+        if self.room(now) && self.schedule.is_empty() {
             self.pace.on_idle();
         }
+    }
+
+    fn room(&self, now: Duration) -> bool {
+        self.pace.room_at().is_some_and(|at| at <= now)
     }
 
     /// One frame of data of this stream, and the eof if it was the last. Returns how many bytes were used.

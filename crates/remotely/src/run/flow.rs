@@ -10,8 +10,8 @@ use remotely_fs::server::{Config, Lanes, Profile, Server};
 use remotely_proto::exec::{Control, FdOpen, Report, Request, Step};
 use remotely_proto::fs::Lane;
 use remotely_session::{
-    Class, End, Link, LinkBuilder, MessageReceiver, MessageSender, RecvMessageError, Role, SendStream, Service,
-    Settings, Stream,
+    Class, End, Link, LinkBuilder, MessageReceiver, MessageSender, RecvError, RecvMessageError, Role, SendStream,
+    Service, Settings, Stream,
 };
 use rustix::fs::SeekFrom;
 use tokio::sync::{mpsc, watch};
@@ -35,6 +35,9 @@ const GRACE: Duration = Duration::from_secs(8);
 const SECOND: Duration = Duration::from_secs(1);
 /// Most time from the end of the command until the terminal is put back, if somebody reads its output slowly.
 const TIDY: Duration = Duration::from_millis(100);
+
+/// Turns that other tasks get to write the goodbye.
+const GOODBYE: usize = 4;
 
 /// What outlives an attempt.
 pub(super) struct Flow<'a> {
@@ -106,6 +109,10 @@ impl Flow<'_> {
         let result = course.run().await;
         terminal::restore();
         course.link.close();
+        // Lets the goodbye be written; nobody waits for an answer to it.
+        for _ in 0..GOODBYE {
+            tokio::task::yield_now().await;
+        }
         if result.is_ok() {
             // Ends with this process, which has no reason to wait for it.
             std::mem::forget(process);
@@ -165,6 +172,7 @@ impl Applied for Arc<Server> {
 /// A signal asked for the end, and nothing has come from the host since.
 #[derive(Debug, Clone, Copy)]
 struct Trouble {
+    signal: i32,
     since: Instant,
     heard: u64,
     /// It was asked for a second time.
@@ -216,6 +224,10 @@ impl Course<'_, '_> {
                     return Err(self.lost(End::Protocol { why: error.to_string() }));
                 }
                 // The stream ends before the link does, or because of it.
+                Event::Report(Err(RecvMessageError::Recv(RecvError::Reset(_)))) => {
+                    let why = "the agent lost the command's root process".into();
+                    return Err(self.lost(End::Lost { why }));
+                }
                 Event::Report(Ok(None) | Err(_)) => {
                     self.link.close();
                     let end = self.link.ended().await;
@@ -235,8 +247,12 @@ impl Course<'_, '_> {
         }
     }
 
+    /// A signal for the whole process group ends the transport, too, and with it the command. As here, then.
     fn lost(&self, end: End) -> RunError {
-        RunError::Lost { end, known: self.known }
+        match self.trouble {
+            Some(Trouble { signal, .. }) => RunError::Interrupted(signal),
+            None => RunError::Lost { end, known: self.known },
+        }
     }
 
     async fn report(&mut self, report: Report) -> Result<Option<Ended>, RunError> {
@@ -337,7 +353,7 @@ impl Course<'_, '_> {
                 // A command that is stopped by it is reported, and then this process stops, too.
                 self.control(Control::Signal { signal: signal as u32 });
                 if signal::asks_for_end(signal) {
-                    self.note_trouble();
+                    self.note_trouble(signal);
                 }
             }
         }
@@ -388,21 +404,21 @@ impl Course<'_, '_> {
         terminal::forget();
     }
 
-    fn note_trouble(&mut self) {
+    fn note_trouble(&mut self, signal: i32) {
         let heard = self.link.stats().bytes_received;
         match &mut self.trouble {
             Some(trouble) if trouble.heard == heard => trouble.again |= trouble.since.elapsed() >= SECOND,
-            _ => self.trouble = Some(Trouble { since: Instant::now(), heard, again: false }),
+            _ => self.trouble = Some(Trouble { signal, since: Instant::now(), heard, again: false }),
         }
     }
 
     /// Leaves if the end was asked for and the host has said nothing at all since.
     fn check_trouble(&mut self) -> Result<(), RunError> {
-        let Some(Trouble { since, heard, again }) = self.trouble else { return Ok(()) };
+        let Some(Trouble { since, heard, again, .. }) = self.trouble else { return Ok(()) };
         if self.link.stats().bytes_received != heard {
             self.trouble = None;
         } else if again || since.elapsed() >= GRACE {
-            return Err(self.lost(End::Silent));
+            return Err(RunError::Lost { end: End::Silent, known: self.known });
         }
         Ok(())
     }

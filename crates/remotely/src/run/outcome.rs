@@ -39,7 +39,7 @@ pub(super) enum Known {
 #[derive(Debug, Error)]
 pub(super) enum RunError {
     /// Something of this process could not be read.
-    #[error("could not start: {0}")]
+    #[error("could not start")]
     Inherited(#[source] InheritedError),
     /// A resource of this process could not be had.
     #[error("could not {step}")]

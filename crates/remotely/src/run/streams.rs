@@ -3,8 +3,8 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -44,15 +44,15 @@ struct Local {
     fd: u32,
     intake: Option<Arc<Baton<Intake>>>,
     outlet: Option<Arc<Baton<Option<Writer>>>>,
-    /// To half close it.
-    socket: Option<Arc<OwnedFd>>,
+    /// To half close it. It is closed when neither way is used any more.
+    socket: Option<Weak<OwnedFd>>,
 }
 
 /// What all streams have in common.
 #[derive(Debug, Default)]
 struct Progress {
     /// The command runs: what was read is on its way to it for good.
-    started: AtomicBool,
+    started: watch::Sender<bool>,
     /// Signal of the last key typed that sends one, 0 if none.
     typed: AtomicI32,
     /// The terminal was read from the background.
@@ -87,7 +87,7 @@ impl Locals {
                     let end = Arc::new(descriptor::take(fd)?);
                     local.intake = Some(intake(Reader::start(Arc::clone(&end), Way::Socket, false)?, Vec::new()));
                     local.outlet = Some(outlet(Writer::start(Arc::clone(&end), Way::Socket)?));
-                    local.socket = Some(end);
+                    local.socket = Some(Arc::downgrade(&end));
                 }
                 FdKind::Tty if survey.terminal() == Some(fd) => {
                     let Some((keyboard, screen, tty)) = &terminal else { continue };
@@ -130,7 +130,7 @@ impl Locals {
 
     /// The command runs: what was read before need not be kept any more.
     pub(super) fn started(&self) {
-        self.progress.started.store(true, Ordering::Relaxed);
+        self.progress.started.send_replace(true);
     }
 
     /// The signal of the last key typed at the raw terminal that sends one.
@@ -155,8 +155,9 @@ impl Locals {
                 Some(intake) => {
                     let (intake, progress) = (Arc::clone(intake), Arc::clone(&self.progress));
                     relays.inputs.push(tokio::spawn(async move {
-                        intake.lock().await.pump(send, &progress).await;
-                        let _ = closing.send(true);
+                        if intake.lock().await.pump(send, &progress).await == Pumped::Stopped {
+                            closing.send_replace(true);
+                        }
                     }));
                 }
                 None => drop(send),
@@ -202,13 +203,22 @@ struct Intake {
     keys: Vec<(u8, i32)>,
 }
 
+/// How a way from here to there ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pumped {
+    /// There is no more here.
+    Finished,
+    /// The command reads no more, or the link is over.
+    Stopped,
+}
+
 impl Intake {
-    /// Sends until the end of one side. When this returns because nobody there reads any more the reader must be
-    /// dropped, so that whoever writes to it here learns of it.
-    async fn pump(&mut self, mut send: SendStream, progress: &Progress) {
+    /// Sends until the end of one side. When the command reads no more, the descriptor is closed here, so that whoever
+    /// writes to it learns of it.
+    async fn pump(&mut self, mut send: SendStream, progress: &Progress) -> Pumped {
         for chunk in self.kept.clone() {
             if send.send(chunk).await.is_err() {
-                return;
+                return self.stopped(progress).await;
             }
         }
         loop {
@@ -222,28 +232,28 @@ impl Intake {
                     }
                     None => {
                         send.finish();
-                        return;
+                        return Pumped::Finished;
                     }
                 },
-                _ = send.stopped() => {
-                    self.reader.close();
-                    return;
-                }
+                _ = send.stopped() => return self.stopped(progress).await,
             };
             self.note_keys(&chunk, progress);
-            if progress.started.load(Ordering::Relaxed) {
+            if *progress.started.borrow() {
                 self.kept = Vec::new();
             } else {
                 self.kept.push(chunk.clone());
             }
             if send.send(chunk).await.is_err() {
-                // Stopped; a link that is over ends this process or is replaced by another.
-                if progress.started.load(Ordering::Relaxed) {
-                    self.reader.close();
-                }
-                return;
+                return self.stopped(progress).await;
             }
         }
+    }
+
+    async fn stopped(&mut self, progress: &Progress) -> Pumped {
+        // Before the command runs it may be the link that has failed; then another one follows, and this is dropped.
+        let _ = progress.started.subscribe().wait_for(|started| *started).await;
+        self.reader.close();
+        Pumped::Stopped
     }
 
     fn note_keys(&self, chunk: &[u8], progress: &Progress) {
@@ -264,7 +274,7 @@ struct Output {
     outlet: Arc<Baton<Option<Writer>>>,
     progress: Arc<Progress>,
     end: watch::Receiver<Option<Yields>>,
-    half_close: Option<(Arc<OwnedFd>, watch::Receiver<bool>)>,
+    half_close: Option<(Weak<OwnedFd>, watch::Receiver<bool>)>,
 }
 
 impl Output {
@@ -336,7 +346,9 @@ impl Output {
                 _ = closed.wait_for(|closed| *closed) => {}
                 _ = exited(&mut self.end) => {}
                 () = tokio::time::sleep(HALF_CLOSE) => {
-                    let _ = rustix::net::shutdown(&*socket, rustix::net::Shutdown::Write);
+                    if let Some(socket) = socket.upgrade() {
+                        let _ = rustix::net::shutdown(&*socket, rustix::net::Shutdown::Write);
+                    }
                 }
             }
         }
@@ -381,3 +393,7 @@ impl Drop for Relays {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "streams_tests.rs"]
+mod tests;

@@ -60,7 +60,7 @@ pub(crate) enum Op {
     Lseek { file: u64, offset: u64, whence: u32 },
     CopyFileRange { file: u64, offset: u64, to_node: u64, to: u64, to_offset: u64, len: u64 },
     Syncfs,
-    Unknown(u32),
+    Unknown,
 }
 
 /// `fuse_setattr_in`.
@@ -235,7 +235,7 @@ fn parse_op(code: u32, node: u64, mut a: Args) -> Option<Op> {
             len: a.u64()?,
         },
         opcode::SYNCFS => Op::Syncfs,
-        unknown => Op::Unknown(unknown),
+        _ => Op::Unknown,
     })
 }
 

@@ -138,7 +138,7 @@ impl Fs {
             inode.wrote(offset, &data);
             Ok::<_, Errno>(())
         })?;
-        self.send_write(node, File(file), request, data).await?;
+        self.send_write(node, request, data).await?;
         if waits {
             self.settle(node).await?;
             if let Some(errno) = self.with(|table| Ok::<_, Errno>(table.inode(node)?.error.take()))? {

@@ -73,7 +73,7 @@ impl Fs {
                 Answer::done()
             }
             Op::Init { .. } | Op::Destroy => return Err(Errno::PROTO),
-            Op::Unknown(_) => return Err(Errno::NOSYS),
+            Op::Unknown => return Err(Errno::NOSYS),
         }))
     }
 
