@@ -1,4 +1,5 @@
-//! The build of Lua on a host, from Debian's source package without its patches (they need libtool): a clean tree each time, what is built is run here afterwards.
+//! The build of Lua on a host, from Debian's source package without its patches (they need libtool): a clean tree each
+//! time, and what is built is run here afterwards.
 
 use std::path::PathBuf;
 use std::time::Duration;

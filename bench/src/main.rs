@@ -8,6 +8,7 @@ use testbed::Wire;
 
 mod bulk;
 mod lua;
+mod mux;
 mod peer;
 mod table;
 
@@ -15,7 +16,7 @@ use peer::Peer;
 use table::{Cell, Table};
 
 const USAGE: &str = "usage: bench [OPTION...] [ROW...]
-rows:    gcc  lua  read  write            (all of them, if none is named)
+rows:    gcc  lua  read  write  mux       (all of them, if none is named)
 options: --rtt MS[,MS...]   --runs N   --peers NAME[,NAME...]   --limit SECONDS of one run
 peers:   native ssh remotely remotely-cold sshfs outrun rsync";
 
@@ -53,7 +54,8 @@ fn main() -> ExitCode {
                 println!("{}", timed(&plan, title, &peers, &[0, 20], &build));
             }
             "read" => println!("{}", bulk::read(&plan)),
-            _ => println!("{}", bulk::write(&plan)),
+            "write" => println!("{}", bulk::write(&plan)),
+            _ => mux::run(),
         }
     }
     ExitCode::SUCCESS
@@ -74,7 +76,7 @@ fn timed(plan: &Plan, title: &str, peers: &[Peer], rtts: &[u64], run: &dyn Fn(Pe
 }
 
 fn parse(mut words: impl Iterator<Item = String>) -> Result<Plan, String> {
-    let rows = ["gcc", "lua", "read", "write"];
+    let rows = ["gcc", "lua", "read", "write", "mux"];
     let mut plan = Plan { rows: Vec::new(), rtts: None, peers: None, runs: 3, limit: Duration::from_secs(200) };
     while let Some(word) = words.next() {
         let mut value = || words.next().ok_or(format!("{word} needs a value"));

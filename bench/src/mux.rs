@@ -14,7 +14,7 @@ use testbed::{Relay, Wire};
 const SERVICE: Service = Service(900);
 
 /// Prints both.
-pub fn run() {
+pub(crate) fn run() {
     println!("mux in memory, one way, both ends and a copy in place of the pipe on one core: {:.2} GB/s", in_memory());
     println!("echo of one byte, median and 95th percentile, and the bulk transfer beside it:");
     for (name, wire) in [

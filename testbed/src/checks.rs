@@ -16,6 +16,7 @@ pub const LIMIT: Duration = Duration::from_secs(15);
 pub struct Checks<'a> {
     pair: &'a Pair,
     run: String,
+    limit: Duration,
     passed: usize,
     failures: Vec<String>,
 }
@@ -23,12 +24,18 @@ pub struct Checks<'a> {
 impl<'a> Checks<'a> {
     /// None yet.
     pub fn on(pair: &'a Pair) -> Self {
-        Self { pair, run: pair.run(), passed: 0, failures: Vec::new() }
+        Self { pair, run: pair.run(), limit: LIMIT, passed: 0, failures: Vec::new() }
     }
 
     /// Options of `remotely` from now on: `$RUN` is `remotely OPTIONS dev@far --`.
     pub fn options(&mut self, options: &str) -> &mut Self {
         self.run = format!("remotely {options} {} --", self.pair.target());
+        self
+    }
+
+    /// The time that each check may take from now on.
+    pub fn within(&mut self, limit: Duration) -> &mut Self {
+        self.limit = limit;
         self
     }
 
@@ -91,7 +98,7 @@ impl<'a> Checks<'a> {
 
     fn outcome(&mut self, script: &str, run: &str) -> Result<Outcome, String> {
         self.pair.client.empty_work();
-        Process::start(&mut self.pair.client.bash(script, run), b"").finish(LIMIT)
+        Process::start(&mut self.pair.client.bash(script, run), b"").finish(self.limit)
     }
 
     fn note(&mut self, id: &str, holds: bool, what: impl FnOnce() -> String) {

@@ -49,7 +49,7 @@ t('shared', lambda: (fcntl.lockf(fd, fcntl.LOCK_SH, 10, 20), other(fcntl.LOCK_SH
 def holder():
     def ask():
         q = struct.pack('hhqqi4x', fcntl.F_WRLCK, 0, 0, 0, 0)
-        a = struct.unpack('hhqqi4x', fcntl.fcntl(os.open('l', os.O_RDWR), fcntl.F_GETLK, q)); return a[0] == fcntl.F_RDLCK, a[2:4], a[4] == os.getppid()
+        a = struct.unpack('hhqqi4x', fcntl.fcntl(os.open('l', os.O_RDWR), fcntl.F_GETLK, q)); return a[0] == fcntl.F_RDLCK, a[2:4]
     return child(ask)
 t('who holds it', holder)
 t('unlock a part', lambda: (fcntl.lockf(fd, fcntl.LOCK_UN, 5, 20), other(fcntl.LOCK_EX, 20, 5), other(fcntl.LOCK_EX, 25, 1)))
@@ -81,7 +81,12 @@ fn changes_here_are_seen_there() {
     };
     // What is seen is bounded in time: the notice travels one way, and inotify itself is not instant.
     let notice = || std::thread::sleep(Duration::from_millis(500));
-    let write = |name: &str, text: &str| std::fs::write(work.join(name), text).expect("write here");
+    let own =
+        |path: &std::path::Path| std::os::unix::fs::chown(path, Some(pair.client.uid()), None).expect("chown here");
+    let write = |name: &str, text: &str| {
+        std::fs::write(work.join(name), text).expect("write here");
+        own(&work.join(name));
+    };
     write("f", "v1\n");
     ask("cat f; ls; test -e g && echo there", "v1\nf\n");
     write("f", "v2 is longer\n");
@@ -94,6 +99,8 @@ fn changes_here_are_seen_there() {
     notice();
     ask("cat f; test -e g || echo gone; ls", "1\ngone\nf\n");
     std::fs::create_dir_all(work.join("d/e")).expect("mkdir here");
+    own(&work.join("d"));
+    own(&work.join("d/e"));
     write("d/e/x", "deep\n");
     notice();
     ask("cat d/e/x; mv d moved; cat moved/e/x", "deep\ndeep\n");

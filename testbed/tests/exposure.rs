@@ -30,9 +30,19 @@ fn ids_decide_as_here() {
         "mine",
         "touch f; $RUN stat -c '%u %g %a %F' f .; $RUN sh -c 'touch g; mkdir d'; stat -c '%u %g %a' f g d",
     );
+    let foreign = pair.client.home().join("mine-but-what-is-in-it");
+    let setup = format!(
+        "mkdir {0}; chown {1} {0}; cd {0}; echo r >file; mkdir dir; echo s >gone; ln -s x link",
+        foreign.display(),
+        pair.client.uid()
+    );
+    testbed::spawn::must(testbed::spawn::command("sh").args(["-euc", &format!("{setup}; cp -a . ../again")]));
+    let rename = "mv file renamed; mv dir moved; rm -f gone link; cat renamed; rmdir moved; ls; chmod 666 renamed";
     checks.same(
-        "groups I am in",
-        "touch f; $RUN chgrp 24001 f; stat -c %g f; $RUN chgrp 24009 f; $RUN chown 0 f; stat -c '%u %g' f",
+        "files of others in a directory of mine",
+        &format!(
+            "cd ~; [ -n \"$RUN\" ] && d=again || d=mine-but-what-is-in-it; cd $d; $RUN sh -c '{rename}' 2>/dev/null"
+        ),
     );
     checks.finish();
 }
@@ -73,11 +83,7 @@ fn what_is_exposed() {
         "$RUN sh -c 'touch g' 2>&1 | grep -o 'Read-only.*'",
         "Read-only file system\n",
     );
-    checks.options("--host-path /opt/busybox").gives(
-        "--host-path",
-        "$RUN test -e /opt/busybox/sh; $RUN ls /opt/busybox/true",
-        "/opt/busybox/true\n",
-    );
+    checks.options("--host-path /opt").gives("--host-path", "$RUN ls /opt/busybox/true", "/opt/busybox/true\n");
     checks.options("").gives(
         "network files of the host",
         "$RUN head -1 /etc/resolv.conf; $RUN grep only-far /etc/hosts",

@@ -11,6 +11,10 @@ fn without_user_namespaces_by_sudo() {
     let mut checks = Checks::on(&pair);
     checks.gives("runs", "echo x | $RUN sh -c 'cat; pwd >where'; cat where | xargs basename", "x\nwork\n");
     checks.same("as the user of here", "$RUN id -u; $RUN id -G; $RUN cat /etc/shadow 2>/dev/null; echo $?; $RUN touch f; stat -c '%u %g' f; $RUN stat -c '%u %g' /etc/passwd /root f");
+    checks.same(
+        "groups I am in",
+        "touch f; $RUN chgrp 24001 f; stat -c %g f; $RUN chgrp 24009 f; $RUN chown 0 f; stat -c '%u %g' f",
+    );
     checks.same("no capabilities", "$RUN grep CapEff /proc/self/status; $RUN sh -c 'mount -t tmpfs x /mnt 2>/dev/null || echo no; kill -0 1 2>/dev/null || echo no'");
     checks.fails("no-sudo", "remotely no-sudo dev@far -- true", 125, "user.max_user_namespaces");
     checks.finish();
@@ -54,6 +58,21 @@ fn with_subordinate_ids_owners_show_as_here() {
         "still nobody else's rights",
         "$RUN cat /etc/shadow 2>/dev/null; echo $?; $RUN touch /etc/x 2>/dev/null; echo $?",
     );
+    checks.finish();
+}
+
+#[test]
+fn access_lists_with_root_on_the_host() {
+    let pair = Pair::with(HostOptions { sudo: true, ..HostOptions::default() }, Wire::default());
+    let mut checks = Checks::on(&pair);
+    let sudo = "RUN=${RUN:+remotely dev@far+sudo --};";
+    let show = "getfacl -cn a; $RUN setfacl -b a; getfacl -cn a";
+    checks.same(
+        "set there",
+        &format!("{sudo} touch a; $RUN setfacl -m u:12345:rw,g:23456:r a; $RUN getfacl -cn a; {show}"),
+    );
+    let inherited = "$RUN sh -c 'umask 077; mkdir d/e; touch d/f'; getfacl -cn d/e d/f";
+    checks.same("inherited", &format!("{sudo} mkdir d; setfacl -d -m u:12345:rwx d; {inherited}"));
     checks.finish();
 }
 

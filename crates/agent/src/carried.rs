@@ -68,12 +68,14 @@ impl Carried {
 
     fn add(&mut self, spec: &FdSpec, request: &Request, owner: Option<u32>) -> Result<(), Failure> {
         let fd = spec.fd;
-        let failed = |error: io::Error, what: &str| Failure::new(Step::Descriptor, error, format!("descriptor {fd}: {what}"));
+        let failed =
+            |error: io::Error, what: &str| Failure::new(Step::Descriptor, error, format!("descriptor {fd}: {what}"));
         let source = match &spec.kind {
             FdKind::Tty => match self.tty {
                 Some(index) => Source::Same(self.number_of(index)),
                 None => {
-                    let tty = request.tty.as_ref().ok_or_else(|| failed(Errno::NOTTY.into(), "no terminal is described"))?;
+                    let tty =
+                        request.tty.as_ref().ok_or_else(|| failed(Errno::NOTTY.into(), "no terminal is described"))?;
                     let pty = terminal::open(tty, owner)?;
                     let end = End::new(pty.master, Kind::Pty).map_err(|error| failed(error, "a pseudoterminal"))?;
                     self.ends.push(Carry { fd, end, feeds: true, yields: true });

@@ -151,7 +151,8 @@ mod tests {
     #[test]
     fn many_descriptors_arrive_in_order_with_their_message() {
         let (ours, theirs) = pair().unwrap();
-        let pipes: Vec<_> = (0..300).map(|_| rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap()).collect();
+        let pipes: Vec<_> =
+            (0..300).map(|_| rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap()).collect();
         let sender = std::thread::spawn(move || {
             let fds: Vec<_> = pipes.iter().map(|(_, writer)| writer.as_fd()).collect();
             Outgoing::new(&7_u32, &[]).unwrap().send(&ours).unwrap();

@@ -50,7 +50,9 @@ fn resolve(
                     [SHARED_DIR.as_bytes(), b"/", name].concat()
                 });
             }
-            b"DISPLAY" if value.as_ref().is_some_and(|value| value.starts_with(b":") || value.starts_with(b"unix:")) => {
+            b"DISPLAY"
+                if value.as_ref().is_some_and(|value| value.starts_with(b":") || value.starts_with(b"unix:")) =>
+            {
                 let sockets = b"/tmp/.X11-unix".to_vec();
                 host.shared.push(Shared { host: sockets.clone().into(), place: sockets.into() });
             }

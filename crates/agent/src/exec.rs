@@ -85,14 +85,18 @@ async fn start(host: &Host, id: u32, request: Request) -> Result<Running, Failur
     let mut streams = Vec::with_capacity(carried.ends.len());
     for Carry { fd, .. } in &carried.ends {
         let claimed = tokio::time::timeout(STREAMS_WITHIN, host.streams.claim_fd(id, *fd)).await;
-        streams.push(claimed.map_err(|_| Failure::plain(Step::Descriptor, format!("descriptor {fd}: its stream did not come")))?);
+        streams.push(
+            claimed
+                .map_err(|_| Failure::plain(Step::Descriptor, format!("descriptor {fd}: its stream did not come")))?,
+        );
     }
     let progress = host.init.watch(id);
     let run = run(id, request, of_host, ready, &mut carried);
     let ordered = host.init.order(&Order::Run(run), &carried.passed()).await;
     ordered.map_err(|error| Failure::new(Step::Setup, error, "speak to the init process on the host"))?;
     let slave = carried.close_passed();
-    let master = carried.tty.and_then(|_| carried.ends.iter().find(|carry| carry.feeds && carry.yields && carry.end.is_pty()));
+    let master =
+        carried.tty.and_then(|_| carried.ends.iter().find(|carry| carry.feeds && carry.yields && carry.end.is_pty()));
     let master = master.map_or_else(Weak::new, |carry| Arc::downgrade(&carry.end));
     let mut outputs = Vec::new();
     for (Carry { fd, end, feeds, yields }, Stream { mut send, mut recv, .. }) in carried.ends.into_iter().zip(streams) {
@@ -112,13 +116,7 @@ async fn start(host: &Host, id: u32, request: Request) -> Result<Running, Failur
     Ok(Running { id, progress, outputs, changes: ready.changes.clone(), master, slave })
 }
 
-fn run(
-    id: u32,
-    request: Request,
-    of_host: environment::HostEnvironment,
-    ready: &Ready,
-    carried: &mut Carried,
-) -> Run {
+fn run(id: u32, request: Request, of_host: environment::HostEnvironment, ready: &Ready, carried: &mut Carried) -> Run {
     let (argv, env, cwd, identity) = match request.program {
         Program::Command { argv } => (argv, of_host.apply(request.env), request.cwd, Some(request.identity)),
         Program::HostShell => {

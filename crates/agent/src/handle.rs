@@ -59,7 +59,10 @@ struct Shared {
 impl Handle {
     /// Takes over the socket of init. Must be called in a runtime.
     pub(crate) fn new(init: Init) -> io::Result<Self> {
-        let shared = Arc::new(Shared { socket: sys::register(init.socket, Interest::READABLE | Interest::WRITABLE)?, commands: Mutex::default() });
+        let shared = Arc::new(Shared {
+            socket: sys::register(init.socket, Interest::READABLE | Interest::WRITABLE)?,
+            commands: Mutex::default(),
+        });
         // Three at most: mounted, ready, failed.
         let (stages_in, stages) = mpsc::channel(4);
         let (ended_in, ended) = watch::channel(false);

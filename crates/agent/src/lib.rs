@@ -4,7 +4,7 @@
 //! | process | has | does |
 //! |---|---|---|
 //! | agent | many threads, the host's namespaces | the link, the mount's answers, ptys and pipes ([`serve`], [`exec`], [`relay`]) |
-//! | init | one thread | enters the namespaces, forks pid 1, waits for it ([`init`]) |
+//! | init | one thread | enters the namespaces, forks pid 1, watches it and the agent ([`init`]) |
 //! | pid 1 | one thread, the command's root | mounts, forks commands, reaps |
 //!
 //! The agent never touches the mount that it answers: it would wait for itself.
@@ -60,9 +60,9 @@ pub fn main() -> ExitCode {
 
 fn run() -> io::Result<End> {
     let pipe = take_stdio()?;
-    let init = init::start()?;
+    let init = init::start(pipe.reader.as_fd())?;
     // Memory of the agent holds files of the client; the limit of commands is the client's own.
-    let _ = sys::set_limit(libc::RLIMIT_CORE as u32, 0, 0);
+    let _ = sys::set_limit(libc::RLIMIT_CORE, 0, 0);
     let mut ready = std::fs::File::from(pipe.writer.try_clone()?);
     ready.write_all(&[MAGIC, b" ready\n"].concat())?;
     drop(ready);

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use remotely_proto::exec::FdOpen;
 use remotely_proto::fs::Lane;
 use remotely_session::{End, LinkBuilder, Offer, Pipe, Role, Service, Settings, reset};
+use rustix::process::{Signal, kill_process};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::exec::{self, Host};
@@ -26,6 +27,7 @@ const END_WITHIN: Duration = Duration::from_secs(3);
 
 /// Serves one link over `pipe` until its end, and then ends what was started. `root` is what commands run in.
 pub(crate) async fn serve(pipe: Pipe, init: Init, root: Root) -> std::io::Result<End> {
+    let pid = init.pid;
     let init = Handle::new(init)?;
     let host = Arc::new(Host { init, streams: Rendezvous::default(), scene: Scene::new(root) });
     let (link, mut incoming) =
@@ -56,8 +58,10 @@ pub(crate) async fn serve(pipe: Pipe, init: Init, root: Root) -> std::io::Result
             host.init.ended().await;
         }
     };
-    // What is left after that dies with the agent.
-    let _ = tokio::time::timeout(END_WITHIN, hung_up).await;
+    if tokio::time::timeout(END_WITHIN, hung_up).await.is_err() {
+        // Pid 1 follows it, and everything else follows that.
+        let _ = kill_process(pid, Signal::KILL);
+    }
     Ok(end)
 }
 

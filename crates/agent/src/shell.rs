@@ -7,9 +7,12 @@ use remotely_proto::ByteVec;
 
 use crate::passwd;
 
-/// Its arguments: the login shell, else SHELL, else /bin/sh.
+/// Its arguments: the login shell, unless that lets nobody in, else SHELL, else /bin/sh.
 pub(crate) fn argv() -> Vec<ByteVec> {
-    let usable = |path: &Vec<u8>| !path.is_empty() && Path::new(std::ffi::OsStr::from_bytes(path)).exists();
+    let usable = |path: &Vec<u8>| {
+        let path = Path::new(std::ffi::OsStr::from_bytes(path));
+        !path.file_name().is_none_or(|name| name == "nologin" || name == "false") && path.exists()
+    };
     let login = passwd::by_uid(rustix::process::getuid().as_raw()).map(|entry| entry.shell).filter(usable);
     let shell = login.or_else(|| std::env::var_os("SHELL").map(OsStringExt::into_vec).filter(usable));
     vec![shell.unwrap_or_else(|| b"/bin/sh".to_vec()).into()]

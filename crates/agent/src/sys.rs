@@ -56,6 +56,13 @@ pub(crate) struct Waited {
     pub(crate) cpu: (u64, u64),
 }
 
+impl Waited {
+    /// It ended, rather than stopped or continued.
+    pub(crate) fn ended(&self) -> bool {
+        !libc::WIFSTOPPED(self.status) && !libc::WIFCONTINUED(self.status)
+    }
+}
+
 /// The next child that stopped, continued or ended; `None` if there is none for now.
 ///
 /// # Errors
@@ -91,7 +98,9 @@ fn wait4(pid: libc::pid_t, options: libc::c_int) -> io::Result<Option<Waited>> {
 pub(crate) fn set_blocked(signals: u64) {
     // The kernel's own call: the C library's would not touch the two signals it keeps for itself.
     // SAFETY: the pointer is valid, and the kernel's set is of 8 bytes.
-    unsafe { libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &signals, std::ptr::null_mut::<u64>(), 8_usize) };
+    unsafe {
+        libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &signals, std::ptr::null_mut::<u64>(), 8_usize)
+    };
 }
 
 /// Every signal is ignored if in `ignored` (bit n-1 is signal n), else as by default.
@@ -156,7 +165,10 @@ pub(crate) fn close_inherited(keep: &[BorrowedFd<'_>]) {
 pub(crate) fn open_descriptors() -> Vec<RawFd> {
     let listed: Vec<RawFd> = std::fs::read_dir("/proc/self/fd")
         .map(|entries| {
-            entries.flatten().filter_map(|entry| entry.file_name().to_str().and_then(|name| name.parse().ok())).collect()
+            entries
+                .flatten()
+                .filter_map(|entry| entry.file_name().to_str().and_then(|name| name.parse().ok()))
+                .collect()
         })
         .unwrap_or_default();
     if listed.is_empty() { (0..1024).collect() } else { listed }
@@ -235,4 +247,22 @@ pub(crate) fn kill(pid: Pid, group: bool, signal: u32) -> io::Result<()> {
 pub(crate) fn kill_all(signal: libc::c_int) {
     // SAFETY: as above.
     unsafe { libc::kill(-1, signal) };
+}
+
+/// Has the kernel refuse these calls to this process and all that it starts.
+#[cfg(test)]
+pub(crate) fn refuse(calls: &[libc::c_long], errno: i32) -> io::Result<()> {
+    let step = |code: u32, jt: u8, jf: u8, k: u32| libc::sock_filter { code: code as u16, jt, jf, k };
+    // The number of the call is the first word of seccomp_data.
+    let mut program = vec![step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0)];
+    for call in calls {
+        program.push(step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, *call as u32));
+        program.push(step(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ERRNO | errno as u32));
+    }
+    program.push(step(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW));
+    let program = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
+    // SAFETY: the program is valid for the call, which copies it.
+    check(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) })?;
+    // SAFETY: as above.
+    check(unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &program) }).map(drop)
 }

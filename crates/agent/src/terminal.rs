@@ -21,7 +21,8 @@ pub(crate) struct Pty {
 
 /// Makes one with the size and modes of the client's terminal. `owner`: who the command is, if not the agent's user.
 pub(crate) fn open(tty: &Tty, owner: Option<u32>) -> Result<Pty, Failure> {
-    make(tty, owner).map_err(|error| Failure::new(Step::Descriptor, error, "open a pseudoterminal on the host (/dev/ptmx)"))
+    make(tty, owner)
+        .map_err(|error| Failure::new(Step::Descriptor, error, "open a pseudoterminal on the host (/dev/ptmx)"))
 }
 
 fn make(tty: &Tty, owner: Option<u32>) -> io::Result<Pty> {

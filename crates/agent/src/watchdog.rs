@@ -16,7 +16,8 @@ const MISSED_MAX: u32 = 15;
 pub(crate) fn start() {
     let beats = Arc::new(AtomicU64::new(0));
     let watched = beats.clone();
-    let watching = std::thread::Builder::new().name("watchdog".into()).stack_size(64 << 10).spawn(move || watch(&watched));
+    let watching =
+        std::thread::Builder::new().name("watchdog".into()).stack_size(64 << 10).spawn(move || watch(&watched));
     if watching.is_ok() {
         tokio::spawn(async move {
             loop {

@@ -891,7 +891,8 @@ pub enum Notice {
         /// State of the file it comes from.
         #[n(3)]
         stamp: Stamp,
-    },    /// What [`Notice::PushData`] will bring of a regular file, found in a directory pushed before: whoever needs it waits
+    },
+    /// What [`Notice::PushData`] will bring of a regular file, found in a directory pushed before: whoever needs it waits
     /// for it instead of asking. On [`Lane::Query`], ahead of the data.
     #[n(5)]
     PushPlan {
@@ -911,6 +912,20 @@ pub enum Notice {
     /// No more data follows: what was planned and has not come must be asked for. On [`Lane::Bulk`].
     #[n(6)]
     PushEnd,
+    /// The root. First message on [`Lane::Query`], so that the mount need not ask.
+    #[n(7)]
+    Root {
+        /// Its attributes.
+        #[n(0)]
+        attr: Attr,
+    },
+    /// A directory that was pushed has changed before the mount gave it a number: forget what was pushed of it.
+    #[n(8)]
+    PushStale {
+        /// Where, from the root.
+        #[n(0)]
+        path: Vec<ByteVec>,
+    },
 }
 
 /// Unit of pushed data in bytes.

@@ -155,6 +155,24 @@ fn an_agent_that_cannot_be_executed_is_replaced() {
 }
 
 #[test]
+fn a_damaged_copy_here_is_made_again() {
+    let mut host = Host::new();
+    host.cache_here = host.at("cache-here");
+    assert_uploaded(&host.doctor());
+    let packed = host.files("cache-here/remotely").into_iter().find(|name| name.starts_with("packed-")).unwrap();
+    let packed = host.cache_here.join("remotely").join(packed);
+    let mut bytes = fs::read(&packed).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&packed, bytes).unwrap();
+    fs::remove_dir_all(host.at(CACHE)).unwrap();
+    // The first place has been found wanting by then.
+    assert_uploaded(&host.doctor());
+    assert!(host.files(CACHE).is_empty());
+    assert_one_agent(&host, "var-tmp/remotely-0");
+}
+
+#[test]
 fn only_the_newest_agents_are_kept() {
     let host = Host::new();
     fs::create_dir_all(host.at(CACHE)).unwrap();

@@ -84,7 +84,7 @@ fn become_command(run: Run, passed: Vec<OwnedFd>, terminal: Terminal, groups: bo
         Ok((argv, env, opened))
     })();
     let (argv, env, opened) = prepared.unwrap_or_else(|failure| tell(&words, failure));
-    let nofile = libc::RLIMIT_NOFILE as u32;
+    let nofile = libc::RLIMIT_NOFILE;
     let allowed = sys::limit(nofile);
     let words = match descriptor::place(opened, words) {
         Ok(words) => words,
@@ -114,7 +114,8 @@ fn join_session(terminal: Terminal, tty: Option<BorrowedFd<'_>>) -> Result<(), F
         (Terminal::OfSession, Some(tty)) => {
             let _ = rustix::process::setpgid(None, None);
             // All signals are blocked, SIGTTOU too, which a background process gets for this.
-            rustix::termios::tcsetpgrp(tty, getpid()).map_err(|error| failed(error, "be in the foreground of the terminal"))
+            rustix::termios::tcsetpgrp(tty, getpid())
+                .map_err(|error| failed(error, "be in the foreground of the terminal"))
         }
         _ => {
             let _ = rustix::process::setpgid(None, None);
@@ -157,8 +158,8 @@ fn inherit(inherited: &Inherited, identity: Option<&Identity>, groups: bool) -> 
 }
 
 fn take_identity(identity: &Identity, groups: bool) -> Result<(), Failure> {
-    use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
     use rustix::fs::{Gid, Uid};
+    use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
     let failed = |error: Errno, what: String| Failure::new(Step::Privilege, error, what);
     if [identity.uid, identity.gid].contains(&u32::MAX) {
         return Err(failed(Errno::INVAL, format!("become user {} and group {}", identity.uid, identity.gid)));

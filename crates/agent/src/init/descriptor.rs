@@ -35,7 +35,8 @@ pub(crate) fn open(wanted: &[Descriptor], passed: Vec<OwnedFd>, prefix: &[u8]) -
     let mut passed: Vec<Option<OwnedFd>> = passed.into_iter().map(Some).collect();
     let mut opened: Vec<Opened> = Vec::with_capacity(wanted.len());
     for Descriptor { fd, source } in wanted {
-        let failed = |error: Errno, what: &str| Failure::new(Step::Descriptor, error, format!("descriptor {fd}: {what}"));
+        let failed =
+            |error: Errno, what: &str| Failure::new(Step::Descriptor, error, format!("descriptor {fd}: {what}"));
         let from = match source {
             Source::Passed(index) => {
                 let passed = passed.get_mut(*index as usize).and_then(Option::take);
@@ -43,7 +44,10 @@ pub(crate) fn open(wanted: &[Descriptor], passed: Vec<OwnedFd>, prefix: &[u8]) -
             }
             Source::File { path, flags, offset, ino } => {
                 let path = [prefix, path].concat();
-                From::File(open_file(&path, *flags, *offset, *ino).map_err(|error| failed(error, &format!("open {}", show(&path))))?)
+                From::File(
+                    open_file(&path, *flags, *offset, *ino)
+                        .map_err(|error| failed(error, &format!("open {}", show(&path))))?,
+                )
             }
             Source::Same(of) if opened.iter().any(|other| other.fd == *of) => From::Same(*of),
             Source::Same(of) => return Err(failed(Errno::BADF, &format!("a copy of {of}, which is none of them"))),
@@ -56,7 +60,7 @@ pub(crate) fn open(wanted: &[Descriptor], passed: Vec<OwnedFd>, prefix: &[u8]) -
 fn open_file(path: &[u8], flags: u32, offset: u64, ino: u64) -> Result<OwnedFd, Errno> {
     // The file is there, and open on the client: nothing here may make or empty one.
     let making = OFlags::CREATE | OFlags::EXCL | OFlags::TRUNC;
-    let flags = OFlags::from_bits_retain(flags) - making | OFlags::CLOEXEC | OFlags::NOCTTY;
+    let flags = (OFlags::from_bits_retain(flags) - making) | OFlags::CLOEXEC | OFlags::NOCTTY;
     let file = rustix::fs::open(path, flags, Mode::empty())?;
     if ino != 0 && (rustix::fs::fstat(&file)?.st_ino ^ ino) & INODE_MASK != 0 {
         return Err(Errno::STALE);
@@ -78,8 +82,8 @@ pub(crate) fn place(opened: Vec<Opened>, keep: OwnedFd) -> Result<OwnedFd, (Fail
         return Err((limit(Errno::BADF, highest), keep));
     }
     // The soft limit of the command comes later; until then as many as are allowed.
-    if let Ok((_, hard)) = sys::limit(libc::RLIMIT_NOFILE as u32) {
-        let _ = sys::set_limit(libc::RLIMIT_NOFILE as u32, hard, hard);
+    if let Ok((_, hard)) = sys::limit(libc::RLIMIT_NOFILE) {
+        let _ = sys::set_limit(libc::RLIMIT_NOFILE, hard, hard);
     }
     // First everything out of the way, or 3 -> 7 would overwrite what is to go 7 -> 3.
     let above = highest as RawFd + 1;
@@ -102,10 +106,12 @@ pub(crate) fn place(opened: Vec<Opened>, keep: OwnedFd) -> Result<OwnedFd, (Fail
     for (fd, source, from) in &moved {
         let source = match (source, from) {
             (Some(source), _) => source.as_fd(),
-            (None, From::Same(of)) => match moved.iter().find(|other| other.0 == *of).and_then(|other| original(&moved, other)) {
-                Some(source) => source,
-                None => return Err((limit(Errno::BADF, *fd), keep)),
-            },
+            (None, From::Same(of)) => {
+                match moved.iter().find(|other| other.0 == *of).and_then(|other| original(&moved, other)) {
+                    Some(source) => source,
+                    None => return Err((limit(Errno::BADF, *fd), keep)),
+                }
+            }
             (None, _) => continue,
         };
         if let Err(error) = sys::place(source, *fd as RawFd) {

@@ -69,7 +69,10 @@ enum State {
     /// It never ran and said why.
     NotStarted,
     /// It ended; this process hands what it wrote by mmap(2) to the mount.
-    Syncs { end: Waited, by: Pid },
+    Syncs {
+        end: Waited,
+        by: Pid,
+    },
 }
 
 /// Runs until everything ends.
@@ -242,7 +245,9 @@ impl First {
         let Some((socket, incoming)) = &mut command.words else { return Ok(false) };
         let more = match incoming.receive_some(&*socket, RecvFlags::DONTWAIT) {
             Ok(more) => more,
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => return Ok(false),
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
+                return Ok(false);
+            }
             Err(_) => false,
         };
         let mut news = None;

@@ -1,5 +1,5 @@
 //! The init process: forked from the agent while that has one thread, so that it may fork in turn at any time. It enters
-//! the namespaces and forks pid 1 of the new pid namespace ([`first`]), which does all the rest; then it only waits.
+//! the namespaces and forks pid 1 of the new pid namespace ([`first`]), which does all the rest; then it only watches.
 //!
 //! Whoever of agent, init and pid 1 dies first, the others follow: each asks for SIGKILL when its parent dies, pid 1 also
 //! ends when the agent's socket does, and with pid 1 the kernel kills everything in the namespace.
@@ -14,14 +14,16 @@ mod shared;
 mod subordinate;
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use remotely_proto::exec::Step;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, getegid, geteuid, getpid, getppid, set_parent_process_death_signal};
 
 use crate::channel::{self, Incoming, Outgoing};
 use crate::order::{Failure, News, Order, Root};
-use crate::sys::{self, Fork};
+use crate::sys::{self, Fork, Waited};
 
 /// Init, as the agent has it.
 #[derive(Debug)]
@@ -32,22 +34,27 @@ pub(crate) struct Init {
     pub(crate) socket: OwnedFd,
 }
 
-/// Forks init. To be called before any other thread exists, by the thread that lives as long as the agent.
-pub(crate) fn start() -> io::Result<Init> {
+/// How long the agent may live on after the other side closed its pipe: it ends by itself in less, unless it cannot.
+const OUTLIVES_PIPE: Duration = Duration::from_secs(15);
+
+/// Forks init. To be called before any other thread exists, by the thread that lives as long as the agent. `pipe`: where the
+/// link comes in.
+pub(crate) fn start(pipe: BorrowedFd<'_>) -> io::Result<Init> {
     let (ours, theirs) = channel::pair()?;
+    let pipe = rustix::io::fcntl_dupfd_cloexec(pipe, 3)?;
     let agent = getpid();
     match sys::fork()? {
         Fork::Parent(pid) => Ok(Init { pid, socket: ours }),
         Fork::Child => {
-            // The pipes of the link among them: they must end with the agent.
-            sys::close_inherited(&[theirs.as_fd()]);
+            // The way out of the link among them: it must end with the agent.
+            sys::close_inherited(&[theirs.as_fd(), pipe.as_fd()]);
             std::mem::forget(ours);
-            run(theirs, agent)
+            run(theirs, pipe, agent)
         }
     }
 }
 
-fn run(socket: OwnedFd, agent: Pid) -> ! {
+fn run(socket: OwnedFd, pipe: OwnedFd, agent: Pid) -> ! {
     follow(agent);
     sys::set_blocked(u64::MAX);
     let mut incoming = Incoming::default();
@@ -67,7 +74,7 @@ fn run(socket: OwnedFd, agent: Pid) -> ! {
     let (lifeline, held) = lifeline.unwrap_or_else(|error| fail(&socket, Failure::new(Step::Setup, error, "pipe(2)")));
     match sys::fork() {
         Ok(Fork::Child) => {
-            drop(held);
+            drop((held, pipe));
             let _ = set_parent_process_death_signal(Some(Signal::KILL));
             first::run(first::Start { socket, incoming, lifeline, setup, identity, entered })
         }
@@ -75,11 +82,35 @@ fn run(socket: OwnedFd, agent: Pid) -> ! {
             drop((socket, lifeline));
             // Pid 1 is told what the host calls it.
             let _ = rustix::io::write(&held, &first.as_raw_nonzero().get().to_ne_bytes());
-            let _ = sys::wait_end(first);
-            sys::exit_now(0)
+            watch(agent, &pipe)
         }
         Err(error) => fail(&socket, Failure::new(Step::Setup, error, "fork pid 1 of the namespace")),
     }
+}
+
+/// Waits for the end of pid 1. An agent that lives on without its pipe, because it is stopped or stuck, is killed.
+fn watch(agent: Pid, pipe: &OwnedFd) -> ! {
+    let Ok(signals) = sys::signal_fd(&[libc::SIGCHLD]) else { sys::exit_now(1) };
+    let mut closed: Option<Instant> = None;
+    while let Ok(None) = sys::wait_any().map(|waited| waited.filter(Waited::ended)) {
+        let left = closed.map(|since| OUTLIVES_PIPE.saturating_sub(since.elapsed()));
+        if left == Some(Duration::ZERO) {
+            // It is still the parent, or this process would be dead.
+            let _ = rustix::process::kill_process(agent, Signal::KILL);
+            sys::exit_now(1);
+        }
+        let timeout = left.and_then(|left| Timespec::try_from(left).ok());
+        let mut fds = vec![PollFd::new(&signals, PollFlags::IN)];
+        if closed.is_none() {
+            fds.push(PollFd::new(pipe, PollFlags::RDHUP));
+        }
+        let _ = poll(&mut fds, timeout.as_ref());
+        if fds.get(1).is_some_and(|pipe| !pipe.revents().is_empty()) {
+            closed = Some(Instant::now());
+        }
+        let _ = rustix::io::read(&signals, &mut [0; 128]);
+    }
+    sys::exit_now(0)
 }
 
 /// Dies when the parent does, which may have happened already.

@@ -39,7 +39,8 @@ pub(crate) fn enter(identity: &Identity) -> Result<Entered, Failure> {
 
 fn enter_user(identity: &Identity) -> Result<Entered, Failure> {
     let (host_uid, host_gid) = (geteuid().as_raw(), getegid().as_raw());
-    let helper = subordinate::find(host_uid).and_then(|ranges| subordinate::fork_mapper(&ranges, identity).ok().map(|h| (ranges, h)));
+    let helper = subordinate::find(host_uid)
+        .and_then(|ranges| subordinate::fork_mapper(&ranges, identity).ok().map(|h| (ranges, h)));
     sys::unshare(OURS | UnshareFlags::NEWUSER)
         .map_err(|error| Failure::new(Step::Privilege, error, "unshare(user, mount, pid, uts)"))?;
     let mapped = helper.map(|(ranges, helper)| (ranges, helper.run()));

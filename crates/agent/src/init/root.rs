@@ -121,9 +121,8 @@ fn proc_tree() -> Result<Tree, Failure> {
     let new = || {
         let context = rustix::mount::fsopen("proc", FsOpenFlags::FSOPEN_CLOEXEC)?;
         rustix::mount::fsconfig_create(&context)?;
-        let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID
-            | MountAttrFlags::MOUNT_ATTR_NODEV
-            | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+        let attributes =
+            MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC;
         rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
     };
     match new() {
@@ -155,7 +154,9 @@ fn mount_fuse(setup: &Setup, (uid, gid): (u32, u32), mount_point: &CString) -> R
     // Opened here and not by the agent: the kernel wants opener and mounter in one user namespace.
     let fuse = rustix::fs::open("/dev/fuse", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).map_err(|error| {
         let cure = match error {
-            Errno::NOENT | Errno::NODEV | Errno::NXIO => "the administrator of the host could load the module: modprobe fuse",
+            Errno::NOENT | Errno::NODEV | Errno::NXIO => {
+                "the administrator of the host could load the module: modprobe fuse"
+            }
             Errno::ACCESS | Errno::PERM => "the administrator of the host could allow it: chmod 666 /dev/fuse",
             _ => "the files of the client are mounted through it",
         };

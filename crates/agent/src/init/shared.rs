@@ -68,12 +68,11 @@ pub(crate) fn attach(items: Vec<Item>, owner: (u32, u32)) {
         let _ = match content {
             Content::Tree(tree) if absolute => attach_tree(&tree, &target),
             Content::Tree(tree) => fs::File::create(path).and_then(|_| attach_tree(&tree, &target)),
-            Content::Copy(bytes) => fs::OpenOptions::new()
-                .write(true)
-                .create_new(true)
-                .mode(0o600)
-                .open(path)
-                .and_then(|mut file| file.write_all(&bytes).and_then(|()| fchown(&file, Some(owner.0), Some(owner.1)))),
+            Content::Copy(bytes) => {
+                fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).and_then(|mut file| {
+                    file.write_all(&bytes).and_then(|()| fchown(&file, Some(owner.0), Some(owner.1)))
+                })
+            }
         };
     }
 }

@@ -53,7 +53,10 @@ pub(crate) fn find(uid: u32) -> Option<Ranges> {
 }
 
 fn program(name: &str) -> Option<CString> {
-    DIRS.iter().map(|dir| format!("{dir}/{name}")).find(|path| fs::metadata(path).is_ok()).and_then(|path| CString::new(path).ok())
+    DIRS.iter()
+        .map(|dir| format!("{dir}/{name}"))
+        .find(|path| fs::metadata(path).is_ok())
+        .and_then(|path| CString::new(path).ok())
 }
 
 /// The first line for this user, by name or number: `user:first:count`.
@@ -73,7 +76,8 @@ fn first_range(text: &[u8], name: Option<&[u8]>, uid: u32) -> Option<Range> {
 
 /// The ids that exist inside when `id` is mapped to the user's own and the rest to a range of `count`.
 pub(crate) fn inside(count: u32, id: u32) -> Vec<(u32, u32)> {
-    let mut all: Vec<_> = extents(Range { first: 0, count }, id, 0).into_iter().map(|[inside, _, count]| (inside, count)).collect();
+    let mut all: Vec<_> =
+        extents(Range { first: 0, count }, id, 0).into_iter().map(|[inside, _, count]| (inside, count)).collect();
     all.sort_unstable();
     all
 }

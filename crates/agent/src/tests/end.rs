@@ -6,8 +6,6 @@ use remotely_proto::exec::Report;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::*;
-use crate::channel::{Incoming as Receiving, Outgoing};
-use crate::order::{News, Order, Run, Setup};
 
 /// A sleep that nobody else sleeps.
 fn marker(number: u32) -> String {
@@ -16,7 +14,9 @@ fn marker(number: u32) -> String {
 
 /// Leaves a process behind in each way.
 fn leave(marker: &str) -> String {
-    format!("(setsid sleep {marker} &) ; (trap '' HUP TERM INT; sleep {marker} &) ; sleep {marker} & echo on; sleep {marker}")
+    format!(
+        "(setsid sleep {marker} &) ; (trap '' HUP TERM INT; sleep {marker} &) ; sleep {marker} & echo on; sleep {marker}"
+    )
 }
 
 #[test]
@@ -89,46 +89,19 @@ fn a_command_given_up_is_hung_up_on_and_then_killed() {
 }
 
 /// An agent of few words in a process of its own: starts a command, says so, and waits to be killed. Returns the pids of
-/// agent, init and pid 1.
-fn silent_agent(user: Option<u32>, script: &str) -> [Pid; 3] {
+/// agent, init and pid 1, and the other end of its pipe.
+fn silent_agent(user: Option<u32>, script: &str) -> ([Pid; 3], UnixStream) {
     let (told, tell) = rustix::pipe::pipe().unwrap();
+    let (ours, theirs) = UnixStream::pair().unwrap();
     let agent = match sys::fork().unwrap() {
         Fork::Parent(pid) => pid,
         Fork::Child => {
             if let Some(user) = user {
                 become_user(user);
             }
-            let init = init::start().unwrap();
-            let id = user.map_or(0, |_| 4321);
-            let identity = Identity { uid: id, gid: id, groups: vec![], hostname: b"x".to_vec().into() };
-            let view = View { host_paths: vec![], read_only: false, strict: false, host_network: false };
-            let setup = Setup {
-                identity: identity.clone(),
-                view,
-                root: Root::Bound,
-                default_permissions: false,
-                shared: vec![],
-            };
-            let send = |order: &Order| Outgoing::new(order, &[]).unwrap().send(&init.socket).unwrap();
-            let mut receiving = Receiving::default();
-            send(&Order::Setup(setup));
-            let (news, _) = receiving.wait::<News>(&init.socket).unwrap().unwrap();
-            let News::Mounted(mounted) = news else { panic!("{news:?}") };
-            send(&Order::Go);
-            let inherited =
-                Inherited { umask: 0o022, rlimits: vec![], nice: 0, blocked: 0, ignored: 0, oom_score_adj: 0 };
-            send(&Order::Run(Run {
-                id: 1,
-                argv: list(&["/bin/sh", "-c", script]),
-                env: list(&["PATH=/usr/bin:/bin"]),
-                cwd: b"/".to_vec().into(),
-                identity: Some(identity),
-                inherited,
-                fds: vec![],
-                tty: None,
-                prefix: Vec::new().into(),
-            }));
-            while !matches!(receiving.wait::<News>(&init.socket).unwrap().unwrap().0, News::Started { .. }) {}
+            drop(ours);
+            let init = init::start(theirs.as_fd()).unwrap();
+            let mounted = direct::start(&init.socket, direct::setup(user), &["/bin/sh", "-c", script], None);
             let pids = [init.pid.as_raw_nonzero().get() as u32, mounted.init_pid].map(u32::to_ne_bytes).concat();
             rustix::io::write(&tell, &pids).unwrap();
             loop {
@@ -140,7 +113,7 @@ fn silent_agent(user: Option<u32>, script: &str) -> [Pid; 3] {
     let mut pids = [0; 8];
     assert_eq!(rustix::io::read(&told, &mut pids).unwrap(), 8);
     let pid = |at: usize| Pid::from_raw(i32::from_ne_bytes(pids[at..at + 4].try_into().unwrap())).unwrap();
-    [agent, pid(0), pid(4)]
+    ([agent, pid(0), pid(4)], ours)
 }
 
 #[test]
@@ -149,7 +122,7 @@ fn whoever_is_killed_takes_the_others_along() {
         for stopped in [None, Some(1), Some(2)] {
             for victim in 0..3 {
                 let marker = marker(100 + victim);
-                let pids = silent_agent(user, &leave(&marker).replace("echo on;", ""));
+                let (pids, _pipe) = silent_agent(user, &leave(&marker).replace("echo on;", ""));
                 let begun = Instant::now();
                 while alive(&marker).len() < 4 {
                     assert!(begun.elapsed() < Duration::from_secs(5));
@@ -164,7 +137,11 @@ fn whoever_is_killed_takes_the_others_along() {
                     kill_process(pids[0], Signal::KILL).unwrap();
                 }
                 sys::wait_end(pids[0]).unwrap();
-                assert!(all || stopped == Some(1) && victim == 2, "{user:?} {stopped:?} {victim}: {:?}", alive(&marker));
+                assert!(
+                    all || stopped == Some(1) && victim == 2,
+                    "{user:?} {stopped:?} {victim}: {:?}",
+                    alive(&marker)
+                );
                 assert!(gone(&marker, Duration::from_secs(2)), "{user:?} {stopped:?} {victim}");
                 let begun = Instant::now();
                 while pids.iter().any(|pid| runs(*pid)) {
@@ -173,6 +150,17 @@ fn whoever_is_killed_takes_the_others_along() {
             }
         }
     }
+}
+
+#[test]
+fn an_agent_that_is_stopped_ends_when_its_pipe_does() {
+    let marker = marker(200);
+    let (pids, pipe) = silent_agent(Some(USER), &leave(&marker));
+    kill_process(pids[0], Signal::STOP).unwrap();
+    drop(pipe);
+    assert!(!gone(&marker, Duration::from_secs(5)));
+    assert!(gone(&marker, Duration::from_secs(15)));
+    sys::wait_end(pids[0]).unwrap();
 }
 
 fn runs(pid: Pid) -> bool {

@@ -7,7 +7,8 @@ use remotely_proto::exec::{FdKind, Report, Step};
 use super::*;
 
 /// Prints the descriptors of the process, but for the one it lists them with.
-const LIST: &str = "opendir D, '/proc/self/fd'; @f = grep { /\\d/ && readlink(\"/proc/self/fd/$_\") !~ m{/proc/} } readdir D;
+const LIST: &str =
+    "opendir D, '/proc/self/fd'; @f = grep { /\\d/ && readlink(\"/proc/self/fd/$_\") !~ m{/proc/} } readdir D;
     print join ' ', sort { $a <=> $b } @f";
 
 fn file(path: &str, flags: i32, offset: u64) -> FdKind {
@@ -39,7 +40,11 @@ fn no_others_are_there() {
         let mut request = rig.sh("exec ls /proc/self/fd >&5");
         request.fds = vec![spec(5, FdKind::PipeOut)];
         let mut session = rig.start(&request).await;
-        assert_eq!(session.from.get_mut(&5).unwrap().all().await, b"0\n1\n5\n", "the directory, the redirection, and 5");
+        assert_eq!(
+            session.from.get_mut(&5).unwrap().all().await,
+            b"0\n1\n5\n",
+            "the directory, the redirection, and 5"
+        );
     });
 }
 
@@ -67,7 +72,8 @@ fn files_are_opened_where_they_were_and_leave_their_position() {
     for_both(|rig| {
         let path = path.clone();
         async move {
-            let mut request = rig.sh("head -c 3 >/dev/null; dd bs=1 count=2 2>/dev/null; dd bs=1 count=1 <&4 2>/dev/null");
+            let mut request =
+                rig.sh("head -c 3 >/dev/null; dd bs=1 count=2 2>/dev/null; dd bs=1 count=1 <&4 2>/dev/null");
             request.fds[0].kind = file(&path, libc::O_RDONLY, 1);
             request.fds.push(spec(4, FdKind::Same { of: 0 }));
             let mut session = rig.start(&request).await;
@@ -91,7 +97,9 @@ fn a_file_that_is_another_one_by_now_is_an_error() {
             let mut request = rig.sh("true");
             request.fds[0].kind = FdKind::File { path: path.into_bytes().into(), flags, offset, dev, ino };
             let report = rig.start(&request).await.report().await;
-            assert!(matches!(report, Report::Failed { step: Step::Descriptor, errno, .. } if errno == libc::ESTALE as u32));
+            assert!(
+                matches!(report, Report::Failed { step: Step::Descriptor, errno, .. } if errno == libc::ESTALE as u32)
+            );
         }
     });
     std::fs::remove_file(path).unwrap();

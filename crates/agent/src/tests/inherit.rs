@@ -3,6 +3,7 @@
 use remotely_proto::exec::{Report, Rlimit, Step};
 
 use super::*;
+use crate::order::Shared;
 
 fn raw(entries: &[&[u8]]) -> Vec<ByteVec> {
     entries.iter().map(|entry| entry.to_vec().into()).collect()
@@ -51,17 +52,14 @@ fn attributes_of_the_process() {
         request.inherited.oom_score_adj = 77;
         request.inherited.blocked = 1 << (libc::SIGUSR2 - 1);
         request.inherited.ignored = 1 << (libc::SIGUSR1 - 1);
-        let nofile = libc::RLIMIT_NOFILE as u32;
+        let nofile = libc::RLIMIT_NOFILE;
         request.inherited.rlimits = vec![
             Rlimit { resource: nofile, soft: 333, hard: 444 },
-            Rlimit { resource: libc::RLIMIT_CORE as u32, soft: 0, hard: u64::MAX },
+            Rlimit { resource: libc::RLIMIT_CORE, soft: 0, hard: u64::MAX },
             Rlimit { resource: 99, soft: 1, hard: 1 },
         ];
         let (_, out, err) = rig.run(&request).await;
-        assert_eq!(
-            (out.as_str(), err.as_str()),
-            ("0027\n5\n333\n444\n0\n77\nSigIgn:\t0000000000000200\n", "")
-        );
+        assert_eq!((out.as_str(), err.as_str()), ("0027\n5\n333\n444\n0\n77\nSigIgn:\t0000000000000200\n", ""));
         // Shells unblock what is blocked; others do not.
         let mut request = rig.request(&["grep", "SigBlk", "/proc/self/status"]);
         request.inherited.blocked = 1 << (libc::SIGUSR2 - 1) | 1 << 31 | 1 << 63;
@@ -75,7 +73,8 @@ fn attributes_of_the_process() {
 #[test]
 fn identity_and_capabilities() {
     for_both(|rig| async move {
-        let (_, out, _) = rig.run(&rig.sh("id -u; id -g; grep -E '^Cap(Prm|Eff|Inh|Amb)' /proc/self/status; echo $$")).await;
+        let (_, out, _) =
+            rig.run(&rig.sh("id -u; id -g; grep -E '^Cap(Prm|Eff|Inh|Amb)' /proc/self/status; echo $$")).await;
         let lines: Vec<&str> = out.lines().collect();
         assert_eq!(lines[..2], [rig.identity.uid.to_string(), rig.identity.gid.to_string()]);
         if rig.identity.uid != 0 {
@@ -201,4 +200,78 @@ fn a_host_path_is_put_in() {
         let entries = std::fs::read_dir("/usr/lib").unwrap().count();
         assert_eq!(out, format!("1\n{entries}\n"));
     });
+}
+
+#[test]
+fn without_namespaces_the_report_says_what_could_be_allowed() {
+    for user in [None, Some(USER)] {
+        run_with(
+            user,
+            || sys::refuse(&[libc::SYS_unshare], libc::EPERM).unwrap(),
+            |rig| async move {
+                for _ in 0..2 {
+                    let report = rig.start(&rig.sh("true")).await.report().await;
+                    let Report::Failed { step: Step::Privilege, errno, what } = report else { panic!("{report:?}") };
+                    assert_eq!(errno as i32, libc::EPERM);
+                    assert!(
+                        what.contains("unshare(user, mount, pid, uts); /proc/sys/user/max_user_namespaces is "),
+                        "{what}"
+                    );
+                    assert!(what.contains("the administrator of the host could allow: "), "{what}");
+                }
+                assert_eq!(rig.close().await, End::Closed);
+            },
+        );
+    }
+}
+
+#[test]
+fn a_kernel_without_the_new_mount_calls() {
+    for user in [None, Some(USER)] {
+        let calls = [libc::SYS_open_tree, libc::SYS_move_mount, libc::SYS_fsopen, libc::SYS_close_range];
+        run_with(
+            user,
+            || sys::refuse(&calls, libc::ENOSYS).unwrap(),
+            |rig| async move {
+                let mut request =
+                    rig.sh("cat /proc/1/comm >/dev/null && echo $$; ls /proc/self/fd; test -c /dev/null; exit $?");
+                request.view.host_paths = list(&["/usr/lib"]);
+                let (status, out, err) = rig.run(&request).await;
+                assert_eq!((exit_code(status), out.as_str(), err.as_str()), (0, "2\n0\n1\n2\n3\n", ""));
+            },
+        );
+    }
+}
+
+#[test]
+fn what_the_environment_of_the_host_names_is_reachable() {
+    let dir = format!("/var/tmp/remotely-agent-{}-shared", std::process::id());
+    std::fs::create_dir_all(&dir).unwrap();
+    let (socket, cookie) = (format!("{dir}/agent"), format!("{dir}/cookie"));
+    let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    std::fs::set_permissions(&socket, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    std::fs::write(&cookie, "sweet").unwrap();
+    let answering = std::thread::spawn(move || {
+        for _ in 0..2 {
+            std::io::Write::write_all(&mut listener.accept().unwrap().0, b"hello").unwrap();
+        }
+    });
+    for user in [None, Some(USER)] {
+        let shared = |host: &str, place: &str| Shared {
+            host: host.as_bytes().to_vec().into(),
+            place: place.as_bytes().to_vec().into(),
+        };
+        let shared = vec![shared(&socket, "SSH_AUTH_SOCK"), shared(&cookie, "XAUTHORITY"), shared("/none", "X")];
+        in_process(user, || {
+            let script = "use IO::Socket::UNIX; $d = '/sys/fs/fuse/connections';
+                $s = IO::Socket::UNIX->new(Peer => qq($d/SSH_AUTH_SOCK)) or die qq(connect: $!); print <$s>, ' ';
+                open F, qq($d/XAUTHORITY) or die; print <F>, ' ', join ',', map { s,.*/,,r } glob qq($d/*)";
+            let mut setup = direct::setup(user);
+            setup.shared = shared;
+            let out = direct::output(setup, &["perl", "-e", script]);
+            assert_eq!(out, "hello sweet SSH_AUTH_SOCK,XAUTHORITY");
+        });
+    }
+    answering.join().unwrap();
+    std::fs::remove_dir_all(dir).unwrap();
 }

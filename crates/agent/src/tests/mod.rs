@@ -2,6 +2,7 @@
 //! brought in by the way that the client's take ([`Root::Bound`]): what runs is of here, and nothing needs a mount served.
 
 mod bytes;
+mod direct;
 mod end;
 mod fds;
 mod inherit;
@@ -10,6 +11,8 @@ mod terminal;
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use ::bytes::{Buf, Bytes, BytesMut};
@@ -18,8 +21,8 @@ use remotely_proto::exec::{
     Control, FdKind, FdOpen, FdSpec, Identity, Inherited, OutputHeader, Program, Report, Request, Tty, View,
 };
 use remotely_session::{
-    Class, End, Incoming, Link, LinkBuilder, MessageReceiver, MessageSender, Pipe, RecvStream, Role, SendStream, Service,
-    Settings, Stream,
+    Class, End, Incoming, Link, LinkBuilder, MessageReceiver, MessageSender, Pipe, RecvStream, Role, SendStream,
+    Service, Settings, Stream,
 };
 
 use crate::init::{self, Init};
@@ -69,11 +72,18 @@ fn for_both<F: Future<Output = ()>>(test: impl Fn(Rig) -> F) {
 }
 
 fn run_as<F: Future<Output = ()>>(user: Option<u32>, test: impl Fn(Rig) -> F) {
+    run_with(user, || (), test);
+}
+
+/// The same, after `prepare` in the process that becomes the agent.
+fn run_with<F: Future<Output = ()>>(user: Option<u32>, prepare: impl FnOnce(), test: impl Fn(Rig) -> F) {
     in_process(user, || {
-        let init = init::start().unwrap();
+        prepare();
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let init = init::start(theirs.as_fd()).unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         runtime.block_on(async {
-            let rig = Rig::new(init, user);
+            let rig = Rig::new(init, user, ours, theirs);
             let test = test(rig);
             tokio::time::timeout(Duration::from_secs(60), test).await.expect("the test takes too long");
         });
@@ -114,13 +124,9 @@ fn become_user(id: u32) {
 }
 
 impl Rig {
-    fn new(init: Init, user: Option<u32>) -> Self {
+    fn new(init: Init, user: Option<u32>, ours: UnixStream, theirs: UnixStream) -> Self {
         let pid = init.pid;
-        let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
-        let pipe = |socket: std::os::unix::net::UnixStream| Pipe {
-            reader: socket.try_clone().unwrap().into(),
-            writer: socket.into(),
-        };
+        let pipe = |socket: UnixStream| Pipe { reader: socket.try_clone().unwrap().into(), writer: socket.into() };
         let agent = tokio::spawn(serve::serve(pipe(theirs), init, Root::Bound));
         let (link, incoming) =
             LinkBuilder::new(Settings { role: Role::Client, ..Settings::default() }).attach(pipe(ours), Bytes::new());
@@ -162,12 +168,8 @@ impl Rig {
         let Stream { id, send, recv } = self.link.open(Service::EXEC, Class::Control, Bytes::new()).unwrap();
         let mut controls = MessageSender::new(send);
         controls.send(request, Bytes::new()).await.unwrap();
-        let mut session = Session {
-            reports: MessageReceiver::new(recv),
-            controls,
-            into: HashMap::new(),
-            from: HashMap::new(),
-        };
+        let mut session =
+            Session { reports: MessageReceiver::new(recv), controls, into: HashMap::new(), from: HashMap::new() };
         let mut tty = false;
         for FdSpec { fd, kind } in &request.fds {
             let carried = match kind {

@@ -21,7 +21,8 @@ async fn output(rig: &Rig, request: &Request, fd: u32) -> (u32, String) {
 #[test]
 fn a_terminal_with_a_name_and_a_size() {
     for_both(|rig| async move {
-        let request = on_tty(&rig, "tty; stty size; test -t 0 && test -t 1 && test -t 2 && echo all; echo dev >/dev/tty");
+        let request =
+            on_tty(&rig, "tty; stty size; test -t 0 && test -t 1 && test -t 2 && echo all; echo dev >/dev/tty");
         let (status, out) = output(&rig, &request, 0).await;
         let (name, rest) = out.split_once("\r\n").unwrap();
         assert!(name.starts_with("/dev/pts/"), "{out}");
@@ -35,7 +36,8 @@ fn a_terminal_with_a_name_and_a_size() {
 #[test]
 fn it_is_in_the_foreground() {
     for_both(|rig| async move {
-        let request = on_tty(&rig, "exec perl -e 'use POSIX; print getpid == getpgrp, \" \", POSIX::tcgetpgrp(0) == getpgrp'");
+        let request =
+            on_tty(&rig, "exec perl -e 'use POSIX; print getpid == getpgrp, \" \", POSIX::tcgetpgrp(0) == getpgrp'");
         for _ in 0..3 {
             // The second and third take over the terminal of the session from the one before.
             let (_, out) = output(&rig, &request, 0).await;
@@ -47,7 +49,8 @@ fn it_is_in_the_foreground() {
 #[test]
 fn pipes_stay_pipes_beside_a_terminal() {
     for_both(|rig| async move {
-        let mut request = on_tty(&rig, "test -t 0; echo $?; test -t 1; echo $?; test -t 2; echo $?; echo prompt >/dev/tty");
+        let mut request =
+            on_tty(&rig, "test -t 0; echo $?; test -t 1; echo $?; test -t 2; echo $?; echo prompt >/dev/tty");
         request.fds[0].kind = FdKind::PipeIn;
         request.fds[1].kind = FdKind::PipeOut;
         let mut session = rig.start(&request).await;

@@ -121,7 +121,7 @@ struct Kept {
 }
 
 impl Fs {
-    /// Asks the server for the root, then is ready to serve.
+    /// Waits until the server has said what the root is, then is ready to serve.
     pub(super) async fn new(
         device: Arc<Device>,
         lanes: (Stream, Stream, Stream),
@@ -131,17 +131,10 @@ impl Fs {
     ) -> Result<(Arc<Self>, Receivers), MountError> {
         let (query, change, bulk) = lanes;
         let mut receivers = Receivers::new(query.recv, change.recv, bulk.recv);
-        let mut query_send = query.send;
-        let (head, payload) =
-            message::encode(&ToServer { id: 1, request: Ask::Getattr { node: Node::ROOT, file: None } }, Bytes::new());
-        let io = |error: &dyn std::fmt::Display| MountError::Root(std::io::Error::other(error.to_string()));
-        for piece in [head, payload] {
-            query_send.send(piece).await.map_err(|error| io(&error))?;
-        }
         let root: Attr = receivers.root().await.map_err(MountError::Root)?;
         let (query_out, query_in) = mpsc::channel(QUEUE);
         let (change_out, change_in) = mpsc::channel(QUEUE);
-        tokio::spawn(send_lane(query_send, query_in));
+        tokio::spawn(send_lane(query.send, query_in));
         tokio::spawn(send_lane(change.send, change_in));
         let fs = Arc::new(Self {
             device,

@@ -9,7 +9,6 @@ use remotely_session::RecvStream;
 use rustix::io::Errno;
 
 use super::content::{Ask, Content, GRANULE};
-use super::table::Push;
 use super::fs::{Answered, Fs, Waiter, errno_of};
 use remotely_proto::ByteVec;
 use remotely_proto::fs::Node;
@@ -19,7 +18,7 @@ pub(super) struct Receivers {
     query: Receiver,
     change: Receiver,
     bulk: Receiver,
-    /// Messages that came before the answer about the root.
+    /// Messages that came before the root.
     early: Vec<(ToMount, Bytes)>,
 }
 
@@ -34,14 +33,11 @@ impl Receivers {
         Self { query: receiver(query), change: receiver(change), bulk: receiver(bulk), early: Vec::new() }
     }
 
-    /// Waits for the first answer: the attributes of the root.
+    /// Waits for the attributes of the root, which the server says first.
     pub(super) async fn root(&mut self) -> std::io::Result<Attr> {
         loop {
             match self.query.next().await? {
-                Some((ToMount::Reply { reply: Reply::Attr { attr }, .. }, _)) => return Ok(attr),
-                Some((ToMount::Reply { reply: Reply::Failed { errno }, .. }, _)) => {
-                    return Err(errno_of(errno).into());
-                }
+                Some((ToMount::Notice { notice: Notice::Root { attr }, .. }, _)) => return Ok(attr),
                 Some(early) => self.early.push(early),
                 None => return Err(std::io::ErrorKind::UnexpectedEof.into()),
             }
@@ -154,6 +150,12 @@ impl Fs {
                 }
                 super::fs::lock(&self.promised).push(node);
             }),
+            Notice::Root { .. } => {}
+            Notice::PushStale { path } => self.with(|table| {
+                if let Some(dir) = table.find(&path) {
+                    table.forget_directory(dir, number);
+                }
+            }),
             Notice::PushEnd => {
                 let promised = std::mem::take(&mut *super::fs::lock(&self.promised));
                 self.with(|table| {
@@ -215,16 +217,9 @@ impl Fs {
         let Some((path, entries)) = pushed.take() else { return };
         drop(pushed);
         self.with(|table| {
-            let mut dir = Node::ROOT;
-            for name in &path {
-                let Some(next) = table.known_name(dir, name) else { return };
-                dir = next;
-            }
-            match table.pushed(dir) {
-                Push::Take => table.listed(dir, entries, seen, watched, false),
-                Push::Leave => {}
-                // Pushed again because it changed before the server had a number for it.
-                Push::Forget => table.forget_directory(dir, seen),
+            let Some(dir) = table.find(&path) else { return };
+            if table.wants_push(dir) {
+                table.listed(dir, entries, seen, watched, false);
             }
         });
     }

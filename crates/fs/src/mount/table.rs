@@ -80,8 +80,6 @@ pub(super) struct Directory {
     names: HashMap<Vec<u8>, Option<Node>>,
     expires: Option<Instant>,
     noticed: u64,
-    /// It came unasked once.
-    pushed: bool,
     /// Notices that arrived while the listing was under way, to be laid over it.
     meanwhile: Vec<(u64, ByteVec, Option<Entry>)>,
     /// Names that we changed ourselves while the listing was under way: it may be older.
@@ -99,16 +97,6 @@ enum Known {
     Whole,
     /// Too large, or not readable: single names only.
     Single,
-}
-
-/// What to do with a listing that comes unasked.
-pub(super) enum Push {
-    /// It is news.
-    Take,
-    /// It is known already, and by an answer that is not older.
-    Leave,
-    /// What is known is not right any more.
-    Forget,
 }
 
 /// What is known of a name.
@@ -199,16 +187,14 @@ impl Table {
         })
     }
 
-    /// A listing comes unasked: what to do with it.
-    pub(super) fn pushed(&mut self, dir: Node) -> Push {
-        let Some(inode) = self.inodes.get_mut(&dir) else { return Push::Leave };
-        let directory = inode.directory.get_or_insert_default();
-        let again = std::mem::replace(&mut directory.pushed, true);
-        match directory.state {
-            _ if again => Push::Forget,
-            Known::Whole => Push::Leave,
-            _ => Push::Take,
-        }
+    /// A listing that comes unasked would be news.
+    pub(super) fn wants_push(&self, dir: Node) -> bool {
+        self.inodes.get(&dir).is_some_and(|inode| inode.directory.as_ref().is_none_or(|dir| dir.state != Known::Whole))
+    }
+
+    /// What is known to be at a path from the root.
+    pub(super) fn find(&self, path: &[ByteVec]) -> Option<Node> {
+        path.iter().try_fold(Node::ROOT, |dir, name| self.known_name(dir, name))
     }
 
     /// A name in a directory is one of these absolute paths.

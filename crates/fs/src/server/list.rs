@@ -3,7 +3,7 @@
 use std::{mem::MaybeUninit, os::fd::BorrowedFd};
 
 use rustix::{
-    fs::{Mode, OFlags, RawDir, RawDirEntry, openat},
+    fs::{OFlags, RawDir, RawDirEntry},
     io::Errno,
     process::fchdir,
 };
@@ -48,21 +48,14 @@ impl Service {
         limit: u32,
         mut hand_on: impl FnMut(Piece) -> bool,
     ) -> Result<(), Errno> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let open = match self.with_descriptors(|| openat(dir.descriptor, ".", flags, Mode::empty())) {
-            // It was removed, and somebody still has it open.
-            Err(Errno::NOENT) => {
-                hand_on(Piece { entries: Vec::new(), last: true, truncated: false });
-                return Ok(());
-            }
-            open => open?,
-        };
+        let open = self.reopen_checked(dir.descriptor, OFlags::RDONLY | OFlags::DIRECTORY)?;
         let visit = Visit::enter(dir.descriptor);
         let mut buffer = [MaybeUninit::uninit(); 32 << 10];
         let mut names = RawDir::new(&open, &mut buffer);
         let (mut entries, mut bytes, mut count) = (Vec::new(), 0, 0_u32);
         while let Some(raw) = names.next() {
             let raw = match raw {
+                // It was removed, and somebody still has it open.
                 Err(Errno::NOENT) => break,
                 raw => raw?,
             };

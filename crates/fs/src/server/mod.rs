@@ -122,6 +122,7 @@ impl Server {
             server.service.end();
             return Err(error);
         }
+        server.service.tell_root();
         lanes::start(&server.service, lanes, queues, changes, stopped, ended_sender);
         Ok(server)
     }

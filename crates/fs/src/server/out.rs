@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use remotely_proto::{
-    fs::{INLINE_DATA, Lane, Reply, ToMount},
+    fs::{INLINE_DATA, Lane, Notice, Reply, ToMount},
     message,
 };
 use rustix::io::Errno;
@@ -74,6 +74,13 @@ impl Out {
         let message = message::encode(&ToMount::Reply { id, seen, reply }, payload);
         // An error means that the lane has ended: nobody waits for the answer any more.
         let _ = sender.blocking_send(vec![message]);
+    }
+
+    /// Says something before everything else: to be called before any question can come.
+    pub(super) fn first(&self, notice: Notice) {
+        let message = message::encode(&ToMount::Notice { number: 0, notice }, Bytes::new());
+        // There is room, as nothing else has been said.
+        let _ = self.query.try_send(vec![message]);
     }
 
     /// Pushes messages that follow one another. Waits for room; false once the lane has ended. Not for use in

@@ -5,7 +5,7 @@ use minicbor::{Decode, Encode};
 use remotely_proto::ByteVec;
 
 /// Data is remembered in blocks of this many bytes.
-pub const BLOCK: u64 = 128 << 10;
+pub const BLOCK: u64 = remotely_proto::fs::PUSH_BLOCK;
 
 /// What one command looked at.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode)]

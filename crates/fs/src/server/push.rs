@@ -35,7 +35,7 @@ const PIECE: u64 = 2 * BLOCK;
 const ENTRIES_MAX: u32 = 20_000;
 
 /// The directories that the mount was given without having asked, and where they are. It has no number for them until it
-/// uses them, so until then a change in them is told by pushing them again.
+/// uses them; if one changes before, it is taken back.
 #[derive(Debug, Default)]
 pub(super) struct Pushed {
     paths: Mutex<HashMap<Key, Arc<[Name]>>>,
@@ -222,10 +222,5 @@ impl Service {
                 Err(result.err().unwrap_or(Errno::TOOBIG))
             }
         }
-    }
-
-    /// True if what is at a path is still that directory.
-    pub(super) fn is_at(&self, key: Key, path: &[Name]) -> bool {
-        self.walk(path).and_then(|found| attr::stat(&found.descriptor)).is_ok_and(|stat| attr::key(&stat) == key)
     }
 }

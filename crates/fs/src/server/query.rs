@@ -151,6 +151,16 @@ impl Service {
         }
     }
 
+    /// Tells the mount what its root is, before anything else. If it cannot be read, the mount is told nothing and waits
+    /// for the end of the link, which is the end of a client without a root.
+    pub(super) fn tell_root(&self) {
+        let moment = self.moment();
+        match self.getattr(Node::ROOT, None, moment) {
+            Ok(Reply::Attr { attr }) => self.out.first(Notice::Root { attr }),
+            other => tracing::warn!(?other, "the root cannot be read"),
+        }
+    }
+
     fn getattr(&self, node: Node, file: Option<File>, moment: Moment) -> Result<Reply, Errno> {
         let open = file.and_then(|file| self.files.find(file).ok()).map(|open| open.descriptor(self)).transpose()?;
         let attr = match open {

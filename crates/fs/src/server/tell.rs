@@ -8,7 +8,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use remotely_proto::fs::{Entry, Lane, Node, Notice};
+use bytes::Bytes;
+use remotely_proto::fs::{Entry, Lane, Node, Notice, ToMount};
+use remotely_proto::message;
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     fs::{
@@ -36,13 +38,13 @@ const BATCH_MAX: usize = 16 << 10;
 const NAMES_MAX: usize = 256;
 /// How often idle descriptors and forgotten nodes are looked for.
 const SWEEP: Duration = Duration::from_secs(2);
-/// Pause before a directory that did not fit into the queue is pushed again.
+/// Pause before what did not fit into the queue is tried again.
 const AGAIN: Duration = Duration::from_millis(50);
 
 /// Starts the thread.
 pub(super) fn start(service: &Arc<Service>) -> Result<(), StartError> {
     let service = Arc::clone(service);
-    thread::start("fs-watch", move || Watcher { service: &service, to_push: HashSet::new() }.run())
+    thread::start("fs-watch", move || Watcher { service: &service, to_take_back: HashSet::new() }.run())
 }
 
 /// What happened in one directory.
@@ -61,18 +63,18 @@ struct Events {
 struct Watcher<'a> {
     service: &'a Service,
     /// Pushed directories that changed before the mount had a number for them.
-    to_push: HashSet<Key>,
+    to_take_back: HashSet<Key>,
 }
 
 impl Watcher<'_> {
     fn run(mut self) {
         let mut swept = Instant::now();
         while !self.service.is_ending() {
-            if self.wait(if self.to_push.is_empty() { SWEEP } else { AGAIN }) {
+            if self.wait(if self.to_take_back.is_empty() { SWEEP } else { AGAIN }) {
                 std::thread::sleep(GATHER);
                 self.tell();
             }
-            self.push_again();
+            self.take_back();
             let now = Instant::now();
             if now.duration_since(swept) >= SWEEP {
                 swept = now;
@@ -226,7 +228,7 @@ impl Watcher<'_> {
         // The number may have come since it was looked for; then one of the two threads sees what the other did.
         let nodes = service.nodes.hold().nodes_of(key).to_vec();
         if nodes.is_empty() {
-            self.to_push.insert(key);
+            self.to_take_back.insert(key);
         } else if service.pushed.take_disturbed(key) {
             tell_stale(service, &nodes);
         }
@@ -266,24 +268,21 @@ impl Watcher<'_> {
         }
     }
 
-    /// Pushes again what changed before the mount had a number for it.
-    fn push_again(&mut self) {
+    /// Takes back what changed before the mount had a number for it. Behind the push itself, which may still be queued.
+    fn take_back(&mut self) {
         let service = self.service;
-        self.to_push.retain(|key| {
+        self.to_take_back.retain(|key| {
             let Some(path) = service.pushed.find(*key) else { return false };
-            if !service.nodes.hold().nodes_of(*key).is_empty() {
-                // It was told when the number came.
-                return false;
+            let path = path.iter().map(|name| name.to_vec().into()).collect();
+            let notice = ToMount::Notice { number: 0, notice: Notice::PushStale { path } };
+            if !service.out.try_push(Lane::Query, vec![message::encode(&notice, Bytes::new())]) {
+                return true;
             }
-            if !service.is_at(*key, &path) {
-                // The directory above it has changed, then, and says so.
-                service.pushed.remove(*key);
-                return false;
+            service.pushed.remove(*key);
+            if service.nodes.hold().nodes_of(*key).is_empty() {
+                service.watches.remove(*key);
             }
-            match service.listing_to_push(&path) {
-                Ok((_, batch)) => !service.out.try_push(Lane::Query, batch),
-                Err(_) => false,
-            }
+            false
         });
     }
 }

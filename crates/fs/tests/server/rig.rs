@@ -331,6 +331,7 @@ async fn receive(mut stream: MessageReceiver, waiting: Waiting, notices: mpsc::U
                 let sender = waiting.lock().unwrap().get(&id).cloned().expect("an answer that was asked for");
                 let _ = sender.send(Answer { seen, reply, payload });
             }
+            ToMount::Notice { notice: Notice::Root { .. }, .. } => {}
             ToMount::Notice { number, notice } => {
                 let _ = notices.send((number, notice, payload));
             }

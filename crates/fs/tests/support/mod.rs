@@ -16,28 +16,28 @@ use remotely_session::{Class, LinkBuilder, Pipe, Role, Service, Settings, Stream
 
 /// What of a mount a test may choose.
 #[derive(Default)]
-pub struct Choice {
-    pub read_only: bool,
-    pub strict: bool,
-    pub hide: Vec<&'static str>,
+pub(crate) struct Choice {
+    pub(crate) read_only: bool,
+    pub(crate) strict: bool,
+    pub(crate) hide: Vec<&'static str>,
 }
 
 /// `here` is what is served, `there` the mount of it.
-pub struct Mounted {
-    pub here: PathBuf,
-    pub there: PathBuf,
-    pub server: Server,
-    pub mount: Mount,
+pub(crate) struct Mounted {
+    pub(crate) here: PathBuf,
+    pub(crate) there: PathBuf,
+    pub(crate) server: Server,
+    pub(crate) mount: Mount,
     base: PathBuf,
     runtime: Option<tokio::runtime::Runtime>,
 }
 
 impl Mounted {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::with(Choice::default())
     }
 
-    pub fn with(choice: Choice) -> Self {
+    pub(crate) fn with(choice: Choice) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("remotely-mount-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let base = std::env::temp_dir().join(name);
@@ -115,7 +115,7 @@ async fn connect(here: &Path, fuse: OwnedFd, choice: Choice) -> (Server, Mount) 
 }
 
 /// Waits until it holds; the news of a change takes its way.
-pub fn eventually(what: &str, holds: impl Fn() -> bool) {
+pub(crate) fn eventually(what: &str, holds: impl Fn() -> bool) {
     let start = Instant::now();
     while !holds() {
         assert!(start.elapsed() < Duration::from_secs(3), "not within 3 s: {what}");

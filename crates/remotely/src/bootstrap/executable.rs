@@ -120,7 +120,7 @@ impl Executable {
         }
         let plain = self.plain()?;
         let mut encoder =
-            flate2::write::GzEncoder::new(Vec::with_capacity(plain.len() / 2), flate2::Compression::new(9));
+            flate2::write::GzEncoder::new(Vec::with_capacity(plain.len() / 2), flate2::Compression::default());
         let packed = encoder.write_all(&plain).and_then(|()| encoder.finish());
         let packed = packed.map_err(|source| ConnectError::Executable { path: self.path.clone(), source })?;
         if let (Some(at), Some(cache)) = (at, &self.cache) {

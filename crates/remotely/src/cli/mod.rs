@@ -41,15 +41,19 @@ struct Cli {
 }
 
 const AFTER: &str = "\
-Options may stand before or after the target, with or without their dashes, as NAME VALUE or NAME=VALUE.
+Options may stand before or after the target, with or without dashes,
+as NAME VALUE or NAME=VALUE.
 
 Targets:
-  user@host, host:port, ssh://user@host:port   by ssh, with your configuration of it
+  user@host, host:port, ssh://user@host:port   by ssh, as you have configured it
   local:                                       this machine
   user@host+sudo, gw+user@host, sudo:user      hops, joined by '+'
 
-Exit status: that of the command; 255 the link could not be had or was lost, 125 the set-up failed, 126 the command
-could not be executed, 127 it was not found.
+Exit status: that of the command, or
+  255  the link could not be had, or was lost
+  125  something of our own failed
+  126  the command could not be executed
+  127  the command was not found
 
 Examples:
   remotely user@host -- make -j64

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::ValueEnum;
+use clap::builder::{OsStringValueParser, TypedValueParser};
 
 use super::{log, way};
 use crate::options::{Program, RunOptions, SyncMode, TtyMode};
@@ -37,7 +38,7 @@ pub(super) struct View {
     #[arg(long, value_name = "on|off|same")]
     nfs_afterwards: Option<NfsAfterwards>,
     /// See this path as it is on the host. May be given several times.
-    #[arg(long, value_name = "PATH", value_parser = absolute)]
+    #[arg(long, value_name = "PATH", value_parser = OsStringValueParser::new().try_map(absolute))]
     host_path: Vec<PathBuf>,
     /// Hide this path of here from the command. May be given several times.
     #[arg(long, value_name = "PATH")]
@@ -150,7 +151,7 @@ impl View {
     }
 }
 
-fn absolute(text: &str) -> Result<PathBuf, &'static str> {
+fn absolute(text: OsString) -> Result<PathBuf, &'static str> {
     let path = PathBuf::from(text);
     if path.is_absolute() { Ok(path) } else { Err("an absolute path on the host is wanted") }
 }

@@ -3,6 +3,8 @@
 use std::ffi::OsString;
 use std::time::Duration;
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
+
 use crate::options::ConnectOptions;
 use crate::target::Target;
 use crate::transport::shell;
@@ -10,7 +12,7 @@ use crate::transport::shell;
 #[derive(Debug, clap::Args)]
 pub(super) struct Way {
     /// Options for ssh, split into words as a shell splits them: --ssh-opts '-p 2222 -i key'.
-    #[arg(long, value_name = "STRING", allow_hyphen_values = true, value_parser = words)]
+    #[arg(long, value_name = "STRING", allow_hyphen_values = true, value_parser = OsStringValueParser::new().try_map(words))]
     ssh_opts: Option<Words>,
     /// Give up when the host has not answered after this time.
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
@@ -34,8 +36,8 @@ impl Way {
 #[derive(Debug, Clone, Default)]
 struct Words(Vec<OsString>);
 
-fn words(text: &str) -> Result<Words, shell::SplitError> {
-    shell::split(text.as_ref()).map(Words)
+fn words(text: OsString) -> Result<Words, shell::SplitError> {
+    shell::split(&text).map(Words)
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {

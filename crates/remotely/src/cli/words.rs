@@ -25,7 +25,13 @@ pub(super) fn normalize(command: &clap::Command, words: Vec<OsString>) -> Result
         if name == b"feign" && value.is_none() {
             subcommand = Some("feign");
         } else if let Some(&takes_value) = options.get(name) {
-            let value = value.or_else(|| if takes_value { rest.next().map(|(_, word)| word.as_bytes()) } else { None });
+            let value = match value {
+                None if takes_value => match rest.next() {
+                    Some((_, word)) => Some(word.as_bytes()),
+                    None => return Err(WordsError::NoValue { option: option(name, None) }),
+                },
+                value => value,
+            };
             given.push(option(name, value));
         } else if is_option(word) {
             given.push(word.clone());
@@ -124,6 +130,12 @@ pub(super) enum WordsError {
         /// The line with it.
         corrected: String,
     },
+    /// An option that takes a value stands last.
+    #[error("{} wants a value", option.to_string_lossy())]
+    NoValue {
+        /// With its dashes.
+        option: OsString,
+    },
     /// A command for feign.
     #[error("feign runs no command: it sets everything up and gives you a shell on the host")]
     FeignRunsNothing,
@@ -133,7 +145,7 @@ impl WordsError {
     pub(super) fn hint(&self) -> Option<String> {
         match self {
             WordsError::NoSeparator { corrected } => Some(corrected.clone()),
-            WordsError::FeignRunsNothing => None,
+            WordsError::NoValue { .. } | WordsError::FeignRunsNothing => None,
         }
     }
 }

@@ -47,7 +47,6 @@ fn words_mean_the_same_with_and_without_dashes_before_and_after_the_target() {
         (&[&["ssh:doctor", "--", "ls"]], &["ssh:doctor", "--", "ls"]),
         // clap says what is wrong with these.
         (&[&["u@h", "--nonsense", "--", "ls"]], &["--nonsense", "u@h", "--", "ls"]),
-        (&[&["u@h", "ssh-opts", "--", "ls"]], &["--ssh-opts", "u@h", "--", "ls"]),
         (&[&["u@h", "stats=yes", "--", "ls"]], &["--stats=yes", "u@h", "--", "ls"]),
         (&[&["--", "ls"]], &["--", "ls"]),
         (&[&[]], &[]),
@@ -61,9 +60,11 @@ fn words_mean_the_same_with_and_without_dashes_before_and_after_the_target() {
 }
 
 #[test]
-fn a_missing_separator_is_shown_where_it_belongs() {
+fn what_means_nothing_is_refused_and_a_missing_separator_shown_where_it_belongs() {
     let error = normal(&["--stats", "u@h", "gcc", "-o", "a b", "x.c"]).unwrap_err();
     assert_eq!(error.hint().unwrap(), "remotely --stats u@h -- gcc -o 'a b' x.c");
+    let error = WordsError::NoValue { option: "--ssh-opts".into() };
+    assert_eq!(normal(&["u@h", "ssh-opts", "--", "ls"]), Err(error));
     assert_eq!(normal(&["feign", "u@h", "ls"]), Err(WordsError::FeignRunsNothing));
     assert_eq!(normal(&["feign", "u@h", "--", "ls"]), Err(WordsError::FeignRunsNothing));
 }

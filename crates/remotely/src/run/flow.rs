@@ -424,13 +424,10 @@ impl Course<'_, '_> {
     }
 }
 
-/// Whether a failure of this kind may go away with root's rights.
+/// Whether a failure may go away with root's rights, and what it was.
 pub(super) fn wants_privilege(error: &RunError) -> Option<String> {
     match error {
-        RunError::Failed { step: Step::Privilege, errno, what } if *errno == 0 => Some(what.clone()),
-        RunError::Failed { step: Step::Privilege, errno, what } => {
-            Some(format!("{what}: {}", super::outcome::errno_text(*errno)))
-        }
+        RunError::Failed { step: Step::Privilege, what, .. } => Some(what.clone()),
         _ => None,
     }
 }

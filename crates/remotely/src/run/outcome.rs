@@ -74,7 +74,7 @@ pub(super) enum RunError {
         what: String,
     },
     /// As `Failed` in [`Step::Privilege`], and what came of the second attempt.
-    #[error("the host lets neither this user make namespaces ({first}) nor root be had through sudo ({second})")]
+    #[error("the host does not let this user make namespaces ({first}), and root is not to be had by sudo ({second})")]
     Privilege {
         /// Why the first attempt failed.
         first: String,
@@ -105,11 +105,12 @@ impl RunError {
                 Some("one side runs another version of remotely: use one executable on both".into())
             }
             Self::Failed { step: Step::Privilege, .. } => {
-                Some(format!("without --no-sudo root is tried through sudo -n; {ALLOW_NAMESPACES}"))
+                Some("without --no-sudo root is tried, through sudo -n".into())
             }
-            Self::Privilege { .. } => Some(format!(
-                "{ALLOW_NAMESPACES}; or let sudo work without a password there, by a line 'USER ALL=(ALL) NOPASSWD: ALL' in /etc/sudoers.d"
-            )),
+            Self::Privilege { .. } => {
+                let line = "'USER ALL=(ALL) NOPASSWD: ALL' in /etc/sudoers.d";
+                Some(format!("either is enough; a line {line} there lets sudo work without a password"))
+            }
             _ => None,
         }
     }
@@ -125,14 +126,13 @@ impl RunError {
     }
 }
 
-const ALLOW_NAMESPACES: &str = "the administrator can allow user namespaces there (sysctl kernel.unprivileged_userns_clone=1, user.max_user_namespaces=10000, kernel.apparmor_restrict_unprivileged_userns=0)";
-
 /// A failure in the words of a shell: what, and why.
 fn failed(step: Step, errno: u32, what: &str) -> String {
     let why = if errno == 0 { String::new() } else { format!(": {}", errno_text(errno)) };
     match step {
         Step::Exec | Step::Setup => format!("{what}{why}"),
-        Step::Privilege => format!("the host does not let this user make namespaces: {what}{why}"),
+        // The agent says more than the errno does.
+        Step::Privilege => format!("the host does not let this user make namespaces: {what}"),
         Step::Cwd => format!("cannot change into {what}{why}"),
         Step::Descriptor => format!("cannot open {what}{why}"),
     }

@@ -23,6 +23,9 @@ use super::writer::Writer;
 /// How long a command that has closed a socket for writing may take to exit, before the socket is half closed here.
 const HALF_CLOSE: Duration = Duration::from_millis(100);
 
+/// Ctrl-D, for a pty that is fed from a pipe: a line that was begun is given to the command, then it reads an end.
+const END_OF_INPUT: &[u8] = b"\x04\x04";
+
 /// Tells when changes that the command made to files are applied here.
 pub(super) trait Applied: Clone + Send + Sync + 'static {
     /// Waits until as many changes as `tag` says have been applied.
@@ -77,7 +80,7 @@ impl Locals {
             match spec.kind {
                 FdKind::PipeIn => {
                     let end = Arc::new(descriptor::take(fd)?);
-                    local.intake = Some(intake(Reader::start(end, Way::File, false)?, Vec::new()));
+                    local.intake = Some(Intake::new(Reader::start(end, Way::File, false)?).shared());
                 }
                 FdKind::PipeOut => {
                     let end = Arc::new(descriptor::take(fd)?);
@@ -85,7 +88,7 @@ impl Locals {
                 }
                 FdKind::Socket => {
                     let end = Arc::new(descriptor::take(fd)?);
-                    local.intake = Some(intake(Reader::start(Arc::clone(&end), Way::Socket, false)?, Vec::new()));
+                    local.intake = Some(Intake::new(Reader::start(Arc::clone(&end), Way::Socket, false)?).shared());
                     local.outlet = Some(outlet(Writer::start(Arc::clone(&end), Way::Socket)?));
                     local.socket = Some(Arc::downgrade(&end));
                 }
@@ -94,7 +97,8 @@ impl Locals {
                     let keys = terminal::signal_keys(tty.and_then(|tty| tty.modes.as_ref()));
                     let reader = Reader::start(Arc::clone(keyboard), Way::File, true)?;
                     locals.keys = Some(reader.valve());
-                    local.intake = Some(intake(reader, keys));
+                    let end = (!rustix::termios::isatty(&**keyboard)).then_some(END_OF_INPUT);
+                    local.intake = Some(Intake { keys, end, ..Intake::new(reader) }.shared());
                     local.outlet = Some(outlet(Writer::start(Arc::clone(screen), Way::File)?));
                 }
                 FdKind::Tty | FdKind::File { .. } | FdKind::Null { .. } | FdKind::Same { .. } => continue,
@@ -181,10 +185,6 @@ impl Locals {
     }
 }
 
-fn intake(reader: Reader, keys: Vec<(u8, i32)>) -> Arc<Baton<Intake>> {
-    Arc::new(Baton::new(Intake { reader, kept: Vec::new(), keys }))
-}
-
 fn outlet(writer: Writer) -> Arc<Baton<Option<Writer>>> {
     Arc::new(Baton::new(Some(writer)))
 }
@@ -201,6 +201,8 @@ struct Intake {
     kept: Vec<Bytes>,
     /// Characters that send a signal.
     keys: Vec<(u8, i32)>,
+    /// What is typed at the end of what stands for a keyboard.
+    end: Option<&'static [u8]>,
 }
 
 /// How a way from here to there ended.
@@ -213,6 +215,14 @@ enum Pumped {
 }
 
 impl Intake {
+    fn new(reader: Reader) -> Self {
+        Self { reader, kept: Vec::new(), keys: Vec::new(), end: None }
+    }
+
+    fn shared(self) -> Arc<Baton<Self>> {
+        Arc::new(Baton::new(self))
+    }
+
     /// Sends until the end of one side. When the command reads no more, the descriptor is closed here, so that whoever
     /// writes to it learns of it.
     async fn pump(&mut self, mut send: SendStream, progress: &Progress) -> Pumped {
@@ -230,10 +240,13 @@ impl Intake {
                         progress.background.notify_one();
                         continue;
                     }
-                    None => {
-                        send.finish();
-                        return Pumped::Finished;
-                    }
+                    None => match self.end.take() {
+                        Some(end) => Bytes::from_static(end),
+                        None => {
+                            send.finish();
+                            return Pumped::Finished;
+                        }
+                    },
                 },
                 _ = send.stopped() => return self.stopped(progress).await,
             };

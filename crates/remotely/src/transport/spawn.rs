@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::pipe::PipeFlags;
 use rustix::process::{PidfdFlags, Signal};
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe;
 use tokio::sync::watch;
 
 use crate::stderr;
@@ -35,12 +37,16 @@ pub struct Started {
 /// Its standard error goes to ours; the last of it is kept for messages. It ignores the signals of the keyboard: at a
 /// password prompt it must be in the foreground with us, and later Ctrl-C is for the command, not for the way there.
 pub fn start(argv: &[OsString]) -> Result<Started, StartError> {
+    start_with(argv, true)
+}
+
+fn start_with(argv: &[OsString], show_errors: bool) -> Result<Started, StartError> {
     let failed = |step| move |source: rustix::io::Errno| StartError::Prepare { step, source: source.into() };
-    let (stdin, writer) = pipe().map_err(failed("make a pipe"))?;
-    let (reader, stdout) = pipe().map_err(failed("make a pipe"))?;
+    let (stdin, writer) = large_pipe().map_err(failed("make a pipe"))?;
+    let (reader, stdout) = large_pipe().map_err(failed("make a pipe"))?;
     let (errors, stderr) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(failed("make a pipe"))?;
     let tail = Tail::default();
-    let passing = pass_on(errors, tail.clone())?;
+    let passing = pass_on(errors, tail.clone(), show_errors)?;
 
     let program = argv.first().cloned().unwrap_or_default();
     let mut command = command(argv);
@@ -52,15 +58,17 @@ pub fn start(argv: &[OsString]) -> Result<Started, StartError> {
     Ok(Started { reader, writer, process: Process { pidfd, status, tail, passing: Some(passing) } })
 }
 
-/// Runs `argv` to its end with nothing on standard input; its standard error is ours. Blocks.
-pub fn output(argv: &[OsString]) -> Result<(Vec<u8>, ExitStatus), StartError> {
-    let program = argv.first().cloned().unwrap_or_default();
-    let output = command(argv).stdin(Stdio::null()).stderr(Stdio::null()).output();
-    match output {
-        Ok(output) => Ok((output.stdout, output.status)),
-        Err(source) if source.kind() == io::ErrorKind::NotFound => Err(StartError::NotFound { program }),
-        Err(source) => Err(StartError::Spawn { program, source }),
-    }
+/// Runs `argv` to its end with nothing on standard input, and returns its standard output. Its standard error is not
+/// shown. Cancel safe: dropping the future ends the process.
+pub async fn output(argv: &[OsString]) -> Result<Vec<u8>, StartError> {
+    let Started { reader, writer, process } = start_with(argv, false)?;
+    drop(writer);
+    let failed = |source| StartError::Prepare { step: "read what it says", source };
+    let mut receiver = pipe::Receiver::from_owned_fd(reader).map_err(failed)?;
+    let mut output = Vec::new();
+    receiver.read_to_end(&mut output).await.map_err(failed)?;
+    process.close().await;
+    Ok(output)
 }
 
 /// A transport's process. Dropping it ends it: TERM, and KILL after half a second.
@@ -141,7 +149,7 @@ impl Drop for Process {
 }
 
 /// A pipe as large as the kernel gives one without asking.
-fn pipe() -> rustix::io::Result<(OwnedFd, OwnedFd)> {
+fn large_pipe() -> rustix::io::Result<(OwnedFd, OwnedFd)> {
     let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
     // Beyond the user's share of pipe pages this is refused; a smaller pipe works too.
     let _ = rustix::pipe::fcntl_setpipe_size(&writer, 1 << 20);
@@ -228,7 +236,7 @@ impl Tail {
     }
 }
 
-fn pass_on(errors: OwnedFd, tail: Tail) -> Result<thread::JoinHandle<()>, StartError> {
+fn pass_on(errors: OwnedFd, tail: Tail, show: bool) -> Result<thread::JoinHandle<()>, StartError> {
     let passer = thread::Builder::new().name("transport-errors".into()).stack_size(128 << 10);
     let pass = move || {
         let mut buffer = [0; 4096];
@@ -237,7 +245,9 @@ fn pass_on(errors: OwnedFd, tail: Tail) -> Result<thread::JoinHandle<()>, StartE
                 Ok(0) => return,
                 Ok(n) => {
                     tail.push(&buffer[..n]);
-                    stderr::write(&buffer[..n]);
+                    if show {
+                        stderr::write(&buffer[..n]);
+                    }
                 }
                 Err(rustix::io::Errno::INTR) => {}
                 Err(_) => return,

@@ -20,6 +20,8 @@ pub(crate) struct Host {
     pub(crate) prepare: String,
     /// What is put before the login shell, reading its standard input: a filter that ends in `|`, or nothing.
     pub(crate) filter: String,
+    /// The cache directory of here. One for all tests unless told otherwise: compressing the executable takes seconds.
+    pub(crate) cache_here: PathBuf,
 }
 
 impl Host {
@@ -33,7 +35,8 @@ impl Host {
             fs::set_permissions(&at, fs::Permissions::from_mode(0o1777)).unwrap();
         }
         let path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned();
-        Self { directory, shell: "sh".into(), path, prepare: String::new(), filter: String::new() }
+        let cache_here = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cache");
+        Self { directory, shell: "sh".into(), path, prepare: String::new(), filter: String::new(), cache_here }
     }
 
     pub(crate) fn with_shell(shell: &str) -> Self {
@@ -101,8 +104,7 @@ impl Host {
         executable(&self.at("here").join("ssh"), ssh);
         let mut command = Command::new(env!("CARGO_BIN_EXE_remotely"));
         command.arg("doctor").arg(target).args(options);
-        // One cache here for all tests: compressing the executable takes seconds.
-        command.env("XDG_CACHE_HOME", Path::new(env!("CARGO_TARGET_TMPDIR")).join("cache"));
+        command.env("XDG_CACHE_HOME", &self.cache_here);
         command.env("PATH", format!("{}:/usr/bin:/bin", self.at("here").display()));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.spawn().unwrap()

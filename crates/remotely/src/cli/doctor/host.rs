@@ -11,23 +11,23 @@ use crate::transport::{self, spawn};
 /// What the host said, by name.
 type Answers = HashMap<String, String>;
 
-pub(super) fn examine(options: &ConnectOptions) -> Vec<Finding> {
+/// How long the script may take, where the user set no limit: sudo may wait for a name server.
+const LIMIT: Duration = Duration::from_secs(30);
+
+pub(super) async fn examine(options: &ConnectOptions) -> Vec<Finding> {
     let script = crate::bootstrap::one_line(include_str!("host.sh"));
     let argv = transport::command_line(&options.target, &options.ssh_opts, &script);
     let before = now();
-    let output = match spawn::output(&argv) {
-        Ok((output, _)) => output,
-        Err(error) => return vec![Finding::fail(error.to_string(), "see above")],
+    let answers = match tokio::time::timeout(options.timeout.unwrap_or(LIMIT), spawn::output(&argv)).await {
+        Ok(Ok(output)) => parse(&output),
+        Ok(Err(error)) => return vec![Finding::fail(error.to_string(), "see above")],
+        Err(_) => Answers::new(),
     };
-    let after = now();
-    let answers = parse(&output);
     if !answers.contains_key("end") {
-        return vec![Finding::fail(
-            "a POSIX shell there did not answer",
-            "is there a /bin/sh, and a login shell that may run commands?",
-        )];
+        let mend = "is there a /bin/sh, and a login shell that may run commands?";
+        return vec![Finding::fail("a POSIX shell there did not answer", mend)];
     }
-    judge(&answers, before, after)
+    judge(&answers, before, now())
 }
 
 fn now() -> Duration {

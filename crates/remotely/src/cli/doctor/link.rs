@@ -3,10 +3,11 @@
 use remotely_session::{End, LinkBuilder, Settings};
 
 use super::Finding;
-use crate::bootstrap::{self, Connected};
+use crate::bootstrap::{self, ConnectError, Connected};
 use crate::options::ConnectOptions;
 
-pub(super) async fn examine(options: &ConnectOptions) -> Vec<Finding> {
+/// What was found, and whether there is a shell at the other end that can be asked more.
+pub(super) async fn examine(options: &ConnectOptions) -> (Vec<Finding>, bool) {
     let connected = bootstrap::connect(options, LinkBuilder::new(Settings::default())).await;
     let Connected { link, incoming, process, time, uploaded } = match connected {
         Ok(connected) => connected,
@@ -17,10 +18,10 @@ pub(super) async fn examine(options: &ConnectOptions) -> Vec<Finding> {
                 what = format!("{what}: {error}");
                 cause = error.source();
             }
-            return vec![Finding::fail(
-                what,
-                error.hint().unwrap_or_else(|| "-vv shows the command that was run".into()),
-            )];
+            let mend = error.hint().unwrap_or_else(|| "-vv shows the command that was run".into());
+            let unreached =
+                matches!(error, ConnectError::Start(_) | ConnectError::Ended { .. } | ConnectError::Silent { .. });
+            return (vec![Finding::fail(what, mend)], !unreached);
         }
     };
     let mut found = vec![Finding::ok(format!("the agent answered after {:.2} s", time.as_secs_f64()))];
@@ -42,5 +43,5 @@ pub(super) async fn examine(options: &ConnectOptions) -> Vec<Finding> {
     }
     drop(incoming);
     process.close().await;
-    found
+    (found, true)
 }

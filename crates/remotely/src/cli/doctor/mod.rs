@@ -4,6 +4,7 @@ mod here;
 mod host;
 mod link;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use super::{log, way};
@@ -54,7 +55,9 @@ pub(super) fn main(args: Args) -> ExitCode {
     let options = args.way.options(args.target);
     let mut worst = Verdict::Ok;
     let mut show = |section: &str, findings: Vec<Finding>| {
-        println!("{section}");
+        // Whoever reads this may stop reading.
+        let mut out = std::io::stdout();
+        let _ = writeln!(out, "{section}");
         for Finding { verdict, what, mend } in findings {
             worst = worst.max(verdict);
             let sign = match verdict {
@@ -62,9 +65,9 @@ pub(super) fn main(args: Args) -> ExitCode {
                 Verdict::Warn => "warn",
                 Verdict::Fail => "FAIL",
             };
-            println!("  {sign}  {what}");
+            let _ = writeln!(out, "  {sign}  {what}");
             if let Some(mend) = mend {
-                println!("        -> {mend}");
+                let _ = writeln!(out, "        -> {mend}");
             }
         }
     };
@@ -76,10 +79,23 @@ pub(super) fn main(args: Args) -> ExitCode {
             return exit_code(Failure::Setup);
         }
     };
-    let link = runtime.block_on(link::examine(&options));
-    let linked = link.iter().all(|finding| finding.verdict != Verdict::Fail);
-    show(&format!("the link to {}", options.target), link);
-    show("the host", host::examine(&options));
+    let examined = runtime.block_on(async {
+        let examination = async {
+            let (link, reached) = link::examine(&options).await;
+            let linked = link.iter().all(|finding| finding.verdict != Verdict::Fail);
+            show(&format!("the link to {}", options.target), link);
+            if reached {
+                show("the host", host::examine(&options).await);
+            }
+            linked
+        };
+        // Leaving the future in order ends ssh, and gives the terminal its echo back after a password prompt.
+        tokio::select! {
+            linked = examination => Some(linked),
+            _ = tokio::signal::ctrl_c() => None,
+        }
+    });
+    let Some(linked) = examined else { return ExitCode::from(128 + 2) };
     match (linked, worst) {
         (false, _) => exit_code(Failure::Link),
         (true, Verdict::Fail) => exit_code(Failure::Setup),
