@@ -73,7 +73,7 @@ fn returns_at_once() {
 fn a_blocked_stream_stops_no_other() {
     let pair = Pair::start();
     // B10: standard output is not read; standard error flows, signals arrive.
-    let script = "trap 'echo interrupted >&2' INT; (head -c 50000000 /dev/zero) & sleep 1; echo first >&2; wait; wait";
+    let script = "trap 'echo interrupted >&2' INT; (trap '' INT; exec head -c 50000000 /dev/zero) & sleep 1; echo first >&2; wait; wait";
     let mut command = pair.client.remotely([&pair.target(), "--", "bash", "-c", script]);
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("start");
     let mut errors = child.stderr.take().expect("a pipe");

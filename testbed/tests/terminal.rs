@@ -77,8 +77,10 @@ fn size_and_modes() {
         "stty erase ^X iutf8 -ixon intr ^B; stty -a >here; $RUN stty -a >there; cmp here there && echo equal-''modes\r",
     );
     terminal.expect("equal-modes", LIMIT);
+    terminal.expect("$ ", LIMIT);
     terminal.send("$RUN sh -c 'stty -echo raw; stty sane'; stty -a >after; cmp here after && echo same-''after\r");
     terminal.expect("same-after", LIMIT);
+    terminal.expect("$ ", LIMIT);
     terminal.send("exit\r");
     terminal.wait(LIMIT);
     pair.clean_within(Duration::from_secs(5));
@@ -143,12 +145,16 @@ fn keys() {
     terminal.send("secret\r");
     terminal.expect("<secret>\r\n", LIMIT);
     terminal.expect("data\r\n", LIMIT);
-    terminal.send("$RUN ps -o stat= -p \\$\\$ >/dev/null; $RUN bash -c 'set -- $(cut -d\" \" -f5,6,7,8 /proc/$$/stat); [ $1 = $4 ] && [ $3 != 0 ] && echo fore''ground; tty; [ -c $(tty) ] && echo tty-''ok'\r");
+    // What is typed while a command ends belongs to it, there as here.
+    terminal.expect("$ ", LIMIT);
+    terminal.send("$RUN bash -c 'set -- $(cut -d\" \" -f5,6,7,8 /proc/$$/stat); [ $1 = $4 ] && [ $3 != 0 ] && echo fore''ground; tty; [ -c $(tty) ] && echo tty-''ok'\r");
     terminal.expect("foreground", LIMIT);
     terminal.expect("/dev/pts/", LIMIT);
     terminal.expect("tty-ok", LIMIT);
+    terminal.expect("$ ", LIMIT);
     terminal.send("$RUN sh -c 'echo $TERM; tput cols; infocmp >/dev/null && echo terminfo-''ok'\r");
     terminal.expect("xterm\r\n80\r\nterminfo-ok", LIMIT);
+    terminal.expect("$ ", LIMIT);
     terminal.send("exit\r");
     terminal.wait(LIMIT);
     pair.clean_within(Duration::from_secs(5));
@@ -193,6 +199,7 @@ fn jobs() {
     terminal.send("\u{1}typed\r");
     terminal.expect("got <", Duration::from_secs(30));
     terminal.expect("typed>", LIMIT);
+    terminal.expect("$ ", LIMIT);
     // F15: reading in the background stops it.
     terminal.send("$RUN sh -c 'read x; echo \"was $x\"' &\r");
     terminal.expect("$ ", LIMIT);
@@ -203,6 +210,7 @@ fn jobs() {
     std::thread::sleep(Duration::from_millis(300));
     terminal.send("now\r");
     terminal.expect("was now", LIMIT);
+    terminal.expect("$ ", LIMIT);
     terminal.send("exit\r");
     terminal.wait(LIMIT);
     pair.clean_within(Duration::from_secs(10));

@@ -99,6 +99,32 @@ fn own_writes_do_not_cost_what_was_read() {
 }
 
 #[test]
+fn what_was_pushed_is_not_asked_for() {
+    let m = Mounted::new();
+    fs::create_dir_all(m.here.join("usr/lib")).unwrap();
+    let data: Vec<u8> = (0..3_000_000u32).map(|i| (i >> 7) as u8).collect();
+    fs::write(m.here.join("usr/lib/libc"), &data).unwrap();
+    fs::write(m.here.join("usr/lib/small"), &data[..5000]).unwrap();
+    let used = |root: &Path| {
+        let libc = File::open(root.join("usr/lib/libc")).unwrap();
+        for offset in [0, 2_500_000, 700_000, 1_500_000] {
+            let mut page = [0; 4096];
+            libc.read_exact_at(&mut page, offset).unwrap();
+            assert!(page[..] == data[offset as usize..][..4096]);
+        }
+        assert_eq!(fs::read(root.join("usr/lib/small")).unwrap().len(), 5000);
+    };
+    used(&m.there);
+    let again = m.again();
+    again.server.push(m.server.profile());
+    eventually("the plan", || again.server.stats().bytes_pushed > 0);
+    let (_, before) = again.mount.counts();
+    used(&again.there);
+    let (_, after) = again.mount.counts();
+    assert!(after - before <= 2, "{} questions for what was pushed", after - before);
+}
+
+#[test]
 fn a_directory_is_asked_for_once() {
     let m = Mounted::new();
     for index in 0..100 {

@@ -1,4 +1,5 @@
 //! A peer that does not keep to the protocol: it gets a named end or is refused, and nothing here grows or panics.
+#![allow(clippy::unwrap_used, reason = "in a test that is the finding")]
 
 mod simulator;
 
@@ -82,7 +83,8 @@ impl Victim {
 
 #[test]
 fn what_cannot_be_right_ends_the_link_and_says_why() {
-    let cases: [(&str, &dyn Fn(&mut Victim)); 16] = [
+    type Act = dyn Fn(&mut Victim);
+    let cases: [(&str, &Act); 16] = [
         ("frame at 7, expected at 0", &|victim| victim.frame_at(Kind::Open, 1, 7, &[0, 0])),
         ("frame at 0, expected at 22", &|victim| {
             victim.open(1);

@@ -1,4 +1,5 @@
 //! Two muxes in virtual time: streams and their ends, credit, order, keepalive, and the end of the link.
+#![allow(clippy::unwrap_used, reason = "in a test that is the finding")]
 
 mod simulator;
 

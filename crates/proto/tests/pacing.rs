@@ -1,5 +1,6 @@
 //! Latency and throughput at once, in virtual time: a keystroke is not queued behind a download, and the download is not
 //! throttled to save the keystroke.
+#![allow(clippy::unwrap_used, reason = "in a test that is the finding")]
 
 mod simulator;
 

@@ -1,4 +1,5 @@
 //! Two ends of a link in one process, over socket pairs and pipes: what a service can rely on.
+#![allow(clippy::unwrap_used, reason = "in a test that is the finding")]
 
 use std::{os::fd::OwnedFd, time::Duration};
 

@@ -35,7 +35,8 @@ enum Granule {
     Asked,
     /// The server said that it will push it.
     Promised,
-    Ready(Bytes),
+    /// Here, with a bit for each page that the kernel has been given: it reads around page faults, across granules.
+    Ready(Bytes, u32),
     Failed(Errno),
 }
 
@@ -56,7 +57,7 @@ impl Content {
         self.window = self.window.max(NEAR_MAX);
     }
 
-    /// The bytes from `offset`, if all are here. Granules read to their end are let go: the kernel keeps them now.
+    /// The bytes from `offset`, if all are here. Granules that were read as a whole are let go: the kernel keeps them now.
     /// The second value is the number of bytes let go.
     pub(super) fn take(&mut self, offset: u64, len: u64, size: u64) -> Result<Option<(Vec<Bytes>, usize)>, Errno> {
         let end = offset.saturating_add(len).min(size);
@@ -66,7 +67,7 @@ impl Content {
         let range = offset / GRANULE..end.div_ceil(GRANULE);
         for index in range.clone() {
             match self.granules.get(&index) {
-                Some(Granule::Ready(_)) => {}
+                Some(Granule::Ready(..)) => {}
                 Some(&Granule::Failed(errno)) => {
                     self.granules.remove(&index);
                     return Err(errno);
@@ -77,11 +78,12 @@ impl Content {
         let mut pieces = Vec::new();
         let mut freed = 0;
         for index in range {
-            let Some(Granule::Ready(data)) = self.granules.get(&index) else { break };
+            let Some(Granule::Ready(data, given)) = self.granules.get_mut(&index) else { break };
             let start = index * GRANULE;
             let from = (offset.saturating_sub(start) as usize).min(data.len());
             let to = ((end - start) as usize).min(data.len());
-            let (piece, used_up) = (data.slice(from..to), to == data.len());
+            *given |= pages(from, to, data.len());
+            let (piece, used_up) = (data.slice(from..to), *given == pages(0, data.len(), data.len()));
             let ended = data.len() < GRANULE as usize;
             if used_up {
                 freed += data.len();
@@ -146,10 +148,10 @@ impl Content {
         for index in ask.first..ask.first + ask.count {
             let from = (((index - ask.first) * GRANULE) as usize).min(data.len());
             let to = (from + GRANULE as usize).min(data.len());
-            if matches!(self.granules.get(&index), Some(Granule::Ready(_))) {
+            if matches!(self.granules.get(&index), Some(Granule::Ready(..))) {
                 continue;
             }
-            self.granules.insert(index, Granule::Ready(data.slice(from..to)));
+            self.granules.insert(index, Granule::Ready(data.slice(from..to), 0));
             kept.push((index, to - from));
         }
         kept
@@ -165,7 +167,7 @@ impl Content {
     /// Lets one granule go. Returns the bytes freed.
     pub(super) fn evict(&mut self, index: u64) -> usize {
         match self.granules.get(&index) {
-            Some(Granule::Ready(data)) => {
+            Some(Granule::Ready(data, _)) => {
                 let freed = data.len();
                 self.granules.remove(&index);
                 freed
@@ -190,6 +192,14 @@ impl Content {
     pub(super) fn clear(&mut self) {
         self.granules.retain(|_, granule| matches!(granule, Granule::Asked | Granule::Promised));
     }
+}
+
+/// A bit for each page of a granule of `len` bytes that lies in `from..to` as a whole.
+fn pages(from: usize, to: usize, len: usize) -> u32 {
+    const PAGE: usize = 4096;
+    let first = from.div_ceil(PAGE);
+    let last = if to == len { to.div_ceil(PAGE) } else { to / PAGE };
+    (first..last).fold(0, |bits, page| bits | 1 << page)
 }
 
 #[cfg(test)]
@@ -234,6 +244,20 @@ mod tests {
             .map(|ask| ask.count)
             .sum();
         assert!(asks <= 130, "{asks}");
+    }
+
+    #[test]
+    fn what_was_not_read_stays_though_the_end_was() {
+        let size = 2 * GRANULE;
+        let mut content = Content::new(1);
+        let ask = content.plan(0, 4096, size)[0];
+        content.fill(ask, &Bytes::from(vec![7; size as usize]));
+        // Around a page fault near the middle: the end of one granule, the front of the next.
+        content.take(GRANULE - 65536, 131072, size).unwrap().unwrap();
+        content.take(GRANULE + 65536, 65536, size).unwrap().unwrap();
+        assert_eq!(content.granules.len(), 1, "the second is used up, the first is not");
+        assert!(content.take(0, 65536, size).unwrap().is_some());
+        assert!(content.granules.is_empty());
     }
 
     #[test]

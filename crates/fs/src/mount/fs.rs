@@ -172,7 +172,7 @@ impl Fs {
         let mut invalid = std::mem::take(&mut table.invalid);
         // Dropping the name of a mount point would take away what the host has mounted there.
         invalid.retain(
-            |item| !matches!(item, Invalid::Entry(dir, name) if table.is_under(*dir, name, &self.options.covered)),
+            |item| !matches!(item, Invalid::Entry(dir, name) if table.is_at(*dir, name, &self.options.covered)),
         );
         let forgotten = std::mem::take(&mut table.forgotten);
         drop(table);

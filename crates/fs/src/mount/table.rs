@@ -70,6 +70,9 @@ struct Tail {
     data: Vec<u8>,
 }
 
+/// Symbolic links followed in one path, as in path_resolution(7).
+const LINKS_MAX: usize = 40;
+
 /// Pages of the page cache, in bytes.
 const PAGE: u64 = 4096;
 
@@ -197,23 +200,42 @@ impl Table {
         path.iter().try_fold(Node::ROOT, |dir, name| self.known_name(dir, name))
     }
 
-    /// A name in a directory is one of these absolute paths.
-    pub(super) fn is_under(&self, dir: Node, name: &[u8], paths: &[Vec<u8>]) -> bool {
-        let same_end = |path: &&Vec<u8>| path.rsplit(|&byte| byte == b'/').next() == Some(name);
-        if !paths.iter().any(|path| same_end(&path)) {
-            return false;
+    /// A name in a directory is where one of these absolute paths leads.
+    pub(super) fn is_at(&self, dir: Node, name: &[u8], paths: &[Vec<u8>]) -> bool {
+        paths.iter().any(|path| self.resolve(path).is_some_and(|(parent, last)| parent == dir && last == name))
+    }
+
+    /// Directory and name that an absolute path leads to, symbolic links followed, as far as they are known.
+    fn resolve(&self, path: &[u8]) -> Option<(Node, Vec<u8>)> {
+        let mut rest: Vec<Vec<u8>> = components(path).rev().map(<[u8]>::to_vec).collect();
+        let mut above = vec![Node::ROOT];
+        let mut links = 0;
+        while let Some(name) = rest.pop() {
+            let dir = *above.last()?;
+            if name == b".." {
+                if above.len() > 1 {
+                    above.pop();
+                }
+                continue;
+            }
+            let node = self.known_name(dir, &name);
+            let target = node.and_then(|node| self.inodes.get(&node)?.target.as_ref());
+            if let Some(target) = target {
+                links += 1;
+                if links > LINKS_MAX {
+                    return None;
+                }
+                if target.starts_with(b"/") {
+                    above.truncate(1);
+                }
+                rest.extend(components(target).rev().map(<[u8]>::to_vec));
+            } else if rest.is_empty() {
+                return Some((dir, name));
+            } else {
+                above.push(node?);
+            }
         }
-        let mut parts = vec![name];
-        let mut at = dir;
-        while at != Node::ROOT {
-            let Some((parent, name)) = self.inodes.get(&at).and_then(|inode| inode.place.as_ref()) else {
-                return false;
-            };
-            parts.push(name);
-            at = *parent;
-        }
-        let path: Vec<u8> = parts.iter().rev().flat_map(|part| [b"/".as_slice(), part].concat()).collect();
-        paths.contains(&path)
+        None
     }
 
     /// How long the kernel may keep a name of this directory, or that it is not there.
@@ -732,6 +754,11 @@ impl Directory {
             self.state = Known::Nothing;
         }
     }
+}
+
+/// The names in a path.
+fn components(path: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
+    path.split(|&byte| byte == b'/').filter(|name| !name.is_empty() && *name != b".")
 }
 
 fn remaining(expires: Option<Instant>) -> Duration {

@@ -2,14 +2,17 @@
 //! it runs, and its end. Called by the command line, or by a program that uses the library.
 //!
 //! What this process was started with is read first (`inherited`, `descriptor`), before anything of its own is opened.
-//! `flow` is the course of one attempt; `streams`, `terminal` and `signal` are what goes between here and there meanwhile;
-//! `outcome` is how both end. This side never looks into the bytes that it relays.
+//! `flow` is one attempt, `course` what happens while the command runs; `streams`, `terminal` and `signal` are what goes
+//! between here and there meanwhile; `outcome` is how both end. This side never looks into the bytes that it relays.
 
 mod block;
+mod course;
 mod descriptor;
 mod flow;
 mod inherited;
+mod intake;
 mod outcome;
+mod output;
 mod profile;
 mod reader;
 mod secret;

@@ -51,8 +51,8 @@ pub(super) struct Signals {
 }
 
 impl Signals {
-    /// Catches all but those in `ignored`, and unblocks everything in this thread (and in those it starts): a signal
-    /// that is blocked for the command waits over there. Must be called inside a runtime, once.
+    /// Catches all but those in `ignored`, and unblocks them in this thread (and in those it starts): a signal that is
+    /// blocked for the command waits over there. Must be called inside a runtime, once.
     pub(super) fn catch(ignored: u64) -> io::Result<Self> {
         let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
         // Open for as long as the process lives: a handler may run at any time.
@@ -65,7 +65,8 @@ impl Signals {
         }
         // Children of this process are waited for, whatever was inherited.
         install(libc::SIGCHLD, Disposition::Default)?;
-        mask(libc::SIG_SETMASK, 0);
+        // But for SIGTTOU, so that the terminal can be put back, and a message be written, from the background.
+        mask(libc::SIG_SETMASK, bit(libc::SIGTTOU));
         Ok(Self { pipe: Receiver::from_owned_fd(reader)?, caught })
     }
 
@@ -93,10 +94,12 @@ impl Signals {
         if signal != libc::SIGSTOP {
             let _ = install(signal, Disposition::Default);
         }
+        mask(libc::SIG_UNBLOCK, bit(libc::SIGTTOU));
         let pid = if group { 0 } else { std::process::id() as i32 };
         // SAFETY: kill(2) takes two integers. The process stops before it returns, because the signal is not blocked in
         // this thread and a process sends itself at least one signal before kill returns.
         unsafe { libc::kill(pid, signal) };
+        mask(libc::SIG_BLOCK, bit(libc::SIGTTOU));
         if signal != libc::SIGSTOP {
             let _ = install(signal, Disposition::Caught);
         }
@@ -161,14 +164,6 @@ extern "C" fn note(signal: libc::c_int, info: *mut libc::siginfo_t, _context: *m
 /// terminal gives EIO instead of SIGTTIN, a background write goes through (as without `stty tostop`).
 pub(super) fn block_all() {
     mask(libc::SIG_SETMASK, u64::MAX);
-}
-
-/// Runs `action` with SIGTTOU blocked, so that it may change the terminal from the background.
-pub(super) fn without_ttou<T>(action: impl FnOnce() -> T) -> T {
-    mask(libc::SIG_BLOCK, bit(libc::SIGTTOU));
-    let result = action();
-    mask(libc::SIG_UNBLOCK, bit(libc::SIGTTOU));
-    result
 }
 
 fn mask(how: i32, signals: u64) {

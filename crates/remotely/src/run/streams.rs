@@ -5,32 +5,22 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
-use std::time::Duration;
 
-use bytes::Bytes;
 use remotely_proto::exec::{FdKind, Tty};
-use remotely_session::{RecvStream, SendStream, Stream};
+use remotely_session::{RecvStream, Stream};
 use rustix::io::Errno;
 use tokio::sync::{Mutex as Baton, Notify, watch};
 use tokio::task::JoinHandle;
 
-use super::block::Blocks;
 use super::descriptor::{self, Survey};
-use super::reader::{Read, Reader, Valve, Way};
+use super::intake::{Intake, Pumped};
+use super::output::{Applied, Output, Yields};
+use super::reader::{Reader, Valve, Way};
 use super::terminal;
 use super::writer::Writer;
 
-/// How long a command that has closed a socket for writing may take to exit, before the socket is half closed here.
-const HALF_CLOSE: Duration = Duration::from_millis(100);
-
 /// Ctrl-D, for a pty that is fed from a pipe: a line that was begun is given to the command, then it reads an end.
 const END_OF_INPUT: &[u8] = b"\x04\x04";
-
-/// Tells when changes that the command made to files are applied here.
-pub(super) trait Applied: Clone + Send + Sync + 'static {
-    /// Waits until as many changes as `tag` says have been applied.
-    fn applied(&self, tag: u64) -> impl Future<Output = ()> + Send;
-}
 
 /// The local ends of all streams. Outlives a link: what has been read before the command started is not lost if it has
 /// to be started over another one.
@@ -53,17 +43,17 @@ struct Local {
 
 /// What all streams have in common.
 #[derive(Debug, Default)]
-struct Progress {
+pub(super) struct Progress {
     /// The command runs: what was read is on its way to it for good.
-    started: watch::Sender<bool>,
+    pub(super) started: watch::Sender<bool>,
     /// Signal of the last key typed that sends one, 0 if none.
-    typed: AtomicI32,
+    pub(super) typed: AtomicI32,
     /// The terminal was read from the background.
-    background: Notify,
+    pub(super) background: Notify,
     /// When the first output came.
-    first_output: OnceLock<std::time::Instant>,
+    pub(super) first_output: OnceLock<std::time::Instant>,
     /// Descriptors that could not be written, and why.
-    broken: Mutex<Vec<(u32, Errno)>>,
+    pub(super) broken: Mutex<Vec<(u32, Errno)>>,
 }
 
 impl Locals {
@@ -98,7 +88,7 @@ impl Locals {
                     let reader = Reader::start(Arc::clone(keyboard), Way::File, true)?;
                     locals.keys = Some(reader.valve());
                     let end = (!rustix::termios::isatty(&**keyboard)).then_some(END_OF_INPUT);
-                    local.intake = Some(Intake { keys, end, ..Intake::new(reader) }.shared());
+                    local.intake = Some(Intake::keyboard(reader, keys, end).shared());
                     local.outlet = Some(outlet(Writer::start(Arc::clone(screen), Way::File)?));
                 }
                 FdKind::Tty | FdKind::File { .. } | FdKind::Null { .. } | FdKind::Same { .. } => continue,
@@ -191,191 +181,6 @@ fn outlet(writer: Writer) -> Arc<Baton<Option<Writer>>> {
 
 async fn discard(mut recv: RecvStream) {
     while let Ok(Some(_)) = recv.recv().await {}
-}
-
-/// What is read here.
-#[derive(Debug)]
-struct Intake {
-    reader: Reader,
-    /// What was read before the command ran.
-    kept: Vec<Bytes>,
-    /// Characters that send a signal.
-    keys: Vec<(u8, i32)>,
-    /// What is typed at the end of what stands for a keyboard.
-    end: Option<&'static [u8]>,
-}
-
-/// How a way from here to there ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Pumped {
-    /// There is no more here.
-    Finished,
-    /// The command reads no more, or the link is over.
-    Stopped,
-}
-
-impl Intake {
-    fn new(reader: Reader) -> Self {
-        Self { reader, kept: Vec::new(), keys: Vec::new(), end: None }
-    }
-
-    fn shared(self) -> Arc<Baton<Self>> {
-        Arc::new(Baton::new(self))
-    }
-
-    /// Sends until the end of one side. When the command reads no more, the descriptor is closed here, so that whoever
-    /// writes to it learns of it.
-    async fn pump(&mut self, mut send: SendStream, progress: &Progress) -> Pumped {
-        for chunk in self.kept.clone() {
-            if send.send(chunk).await.is_err() {
-                return self.stopped(progress).await;
-            }
-        }
-        loop {
-            let chunk = tokio::select! {
-                read = self.reader.next() => match read {
-                    Some(Read::Chunk(chunk)) => chunk,
-                    // Whoever looks after the terminal resumes it.
-                    Some(Read::Background) => {
-                        progress.background.notify_one();
-                        continue;
-                    }
-                    None => match self.end.take() {
-                        Some(end) => Bytes::from_static(end),
-                        None => {
-                            send.finish();
-                            return Pumped::Finished;
-                        }
-                    },
-                },
-                _ = send.stopped() => return self.stopped(progress).await,
-            };
-            self.note_keys(&chunk, progress);
-            if *progress.started.borrow() {
-                self.kept = Vec::new();
-            } else {
-                self.kept.push(chunk.clone());
-            }
-            if send.send(chunk).await.is_err() {
-                return self.stopped(progress).await;
-            }
-        }
-    }
-
-    async fn stopped(&mut self, progress: &Progress) -> Pumped {
-        // Before the command runs it may be the link that has failed; then another one follows, and this is dropped.
-        let _ = progress.started.subscribe().wait_for(|started| *started).await;
-        self.reader.close();
-        Pumped::Stopped
-    }
-
-    fn note_keys(&self, chunk: &[u8], progress: &Progress) {
-        for (key, signal) in &self.keys {
-            if chunk.contains(key) {
-                progress.typed.store(*signal, Ordering::Relaxed);
-            }
-        }
-    }
-}
-
-/// How many bytes each descriptor had yielded when the command ended: (fd, bytes). Others may go on writing.
-type Yields = Arc<[(u32, u64)]>;
-
-/// What is written here.
-struct Output {
-    fd: u32,
-    outlet: Arc<Baton<Option<Writer>>>,
-    progress: Arc<Progress>,
-    end: watch::Receiver<Option<Yields>>,
-    half_close: Option<(Weak<OwnedFd>, watch::Receiver<bool>)>,
-}
-
-impl Output {
-    async fn pump<A: Applied>(mut self, mut recv: RecvStream, mut applied: watch::Receiver<Option<A>>) {
-        let outlet = Arc::clone(&self.outlet);
-        let mut outlet = outlet.lock().await;
-        let Some(writer) = outlet.as_mut() else { return };
-        let Ok(applied) = applied.wait_for(Option::is_some).await.map(|applied| applied.clone()) else { return };
-        let Some(applied) = applied else { return };
-        if let Err(errno) = self.relay(writer, &mut recv, &applied).await {
-            // The command gets SIGPIPE, or EPIPE, at its next write.
-            recv.stop();
-            self.tell(errno);
-            *outlet = None;
-            return;
-        }
-        // All that is queued is written, however slowly it is read: it was written before the command ended.
-        let Some(writer) = outlet.take() else { return };
-        if let Err(errno) = writer.finish().await {
-            self.tell(errno);
-        }
-        self.half_close().await;
-    }
-
-    /// Until the end of the stream, or until all is here that the command had written when it ended.
-    async fn relay(&mut self, writer: &mut Writer, recv: &mut RecvStream, applied: &impl Applied) -> Result<(), Errno> {
-        let mut blocks = Blocks::default();
-        let (mut yielded, mut limit, mut up_to) = (0, None, 0);
-        while limit.is_none_or(|limit| yielded < limit) {
-            let chunk = tokio::select! {
-                biased;
-                errno = writer.broken() => return Err(errno),
-                chunk = recv.recv() => chunk,
-                found = exited(&mut self.end), if limit.is_none() => {
-                    // A descriptor that is not listed had ended before, and so does its stream.
-                    limit = found.iter().find(|(fd, _)| *fd == self.fd).map(|(_, bytes)| *bytes).or(Some(u64::MAX));
-                    continue;
-                }
-            };
-            // A reset is an end as good as any: the command or the link is over, which is told elsewhere.
-            let Ok(Some(mut chunk)) = chunk else { break };
-            self.progress.first_output.get_or_init(std::time::Instant::now);
-            while let Some((tag, piece)) = blocks.next(&mut chunk) {
-                if tag > up_to {
-                    tokio::select! {
-                        errno = writer.broken() => return Err(errno),
-                        () = applied.applied(tag) => up_to = tag,
-                    }
-                }
-                yielded += piece.len() as u64;
-                writer.write(piece).await?;
-            }
-        }
-        Ok(())
-    }
-
-    fn tell(&self, errno: Errno) {
-        if errno != Errno::PIPE {
-            let mut broken = self.progress.broken.lock().unwrap_or_else(PoisonError::into_inner);
-            broken.push((self.fd, errno));
-        }
-    }
-
-    /// A command that only writes no more (shutdown(2)) half closes the socket here. One that has exited has merely
-    /// closed its copy: others here may still use theirs.
-    async fn half_close(&mut self) {
-        if let Some((socket, closed)) = &mut self.half_close {
-            tokio::select! {
-                _ = closed.wait_for(|closed| *closed) => {}
-                _ = exited(&mut self.end) => {}
-                () = tokio::time::sleep(HALF_CLOSE) => {
-                    if let Some(socket) = socket.upgrade() {
-                        let _ = rustix::net::shutdown(&*socket, rustix::net::Shutdown::Write);
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// Waits until the command has ended.
-async fn exited(end: &mut watch::Receiver<Option<Yields>>) -> Yields {
-    let yields = end.wait_for(Option::is_some).await.map(|yields| yields.clone().unwrap_or_default());
-    match yields {
-        Ok(yields) => yields,
-        // The relays are being dropped, and this with them.
-        Err(_) => std::future::pending().await,
-    }
 }
 
 /// The relays of one link. Dropping it stops them; what they have not written is lost.

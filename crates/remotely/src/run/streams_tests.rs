@@ -5,6 +5,7 @@ use std::os::fd::{AsRawFd, IntoRawFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use bytes::Bytes;
 use remotely_proto::exec::{FdSpec, OutputHeader};
 use remotely_session::{Class, Incoming, Link, LinkBuilder, Offer, Pipe, Role, Service, Settings};
 

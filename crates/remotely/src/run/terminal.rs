@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use remotely_proto::exec::{Modes, Tty, Winsize};
 
 use super::reader::in_background;
-use super::signal::without_ttou;
 
 /// Control characters that the kernel keeps (`NCCS` of asm-generic; that of glibc is larger).
 const SPECIAL: usize = 19;
@@ -127,21 +126,20 @@ fn attributes(fd: RawFd) -> io::Result<libc::termios> {
     }
 }
 
+/// From the background, too: SIGTTOU is blocked in all threads of a run.
 fn set(fd: RawFd, attributes: &libc::termios) -> io::Result<()> {
-    without_ttou(|| {
-        loop {
-            // Not TCSADRAIN: a terminal whose reader has stopped would hold the end up. Not TCSAFLUSH: it loses what
-            // was typed ahead.
-            // SAFETY: the structure is complete; a bad descriptor is an error.
-            if unsafe { libc::tcsetattr(fd, libc::TCSANOW, attributes) } == 0 {
-                return Ok(());
-            }
-            let error = io::Error::last_os_error();
-            if error.kind() != io::ErrorKind::Interrupted {
-                return Err(error);
-            }
+    loop {
+        // Not TCSADRAIN: a terminal whose reader has stopped would hold the end up. Not TCSAFLUSH: it loses what was
+        // typed ahead.
+        // SAFETY: the structure is complete; a bad descriptor is an error.
+        if unsafe { libc::tcsetattr(fd, libc::TCSANOW, attributes) } == 0 {
+            return Ok(());
         }
-    })
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
 }
 
 /// The characters that send a signal, as the modes of the user have them, with the signals.

@@ -1,0 +1,301 @@
+//! The course of a command that was asked for: what the agent reports, what reaches this process, and what follows from
+//! it, until the command has ended or the link has. Called by `flow`, which has set the link up.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use remotely_fs::server::Server;
+use remotely_proto::exec::{Control, Report};
+use remotely_session::{End, Link, MessageReceiver, RecvError, RecvMessageError};
+use rustix::fs::SeekFrom;
+use tokio::sync::mpsc;
+
+use super::flow::Flow;
+use super::outcome::{Ended, Ending, Known, RunError};
+use super::signal;
+use super::streams::Relays;
+use super::terminal::{self, Terminal};
+
+/// How often is looked whether the terminal belongs to this process group again: nobody tells.
+const FOREGROUND: Duration = Duration::from_millis(200);
+/// After a signal that asks for the end: how long the host may say nothing at all before this process leaves. More than
+/// the keepalive, so that a healthy link always says something in this time.
+const GRACE: Duration = Duration::from_secs(8);
+/// The same when it is asked a second time.
+const SECOND: Duration = Duration::from_secs(1);
+/// Most time from the end of the command until the terminal is put back, if somebody reads its output slowly.
+const TIDY: Duration = Duration::from_millis(100);
+
+/// A signal asked for the end, and nothing has come from the host since.
+#[derive(Debug, Clone, Copy)]
+struct Trouble {
+    signal: i32,
+    since: Instant,
+    heard: u64,
+    /// It was asked for a second time.
+    again: bool,
+}
+
+/// The course of a command over a link.
+pub(super) struct Course<'f, 'a> {
+    flow: &'f mut Flow<'a>,
+    link: Link,
+    server: Arc<Server>,
+    controls: mpsc::Sender<Control>,
+    reports: MessageReceiver,
+    relays: Relays,
+    known: Known,
+    trouble: Option<Trouble>,
+}
+
+enum Event {
+    Report(Result<Option<(Report, Bytes)>, RecvMessageError>),
+    Signal(std::io::Result<i32>),
+    Background,
+    Look,
+    End(End),
+}
+
+impl<'f, 'a> Course<'f, 'a> {
+    /// The request is on its way over `link`; `controls` follow it, `reports` answer it.
+    pub(super) fn new(
+        flow: &'f mut Flow<'a>,
+        link: Link,
+        server: Arc<Server>,
+        controls: mpsc::Sender<Control>,
+        reports: MessageReceiver,
+        relays: Relays,
+    ) -> Self {
+        Self { flow, link, server, controls, reports, relays, known: Known::Requested, trouble: None }
+    }
+
+    /// Stops what is still relayed.
+    pub(super) fn leave(self) -> (Arc<Server>, Link) {
+        (self.server, self.link)
+    }
+
+    /// Until the end of the command. Not cancel safe.
+    pub(super) async fn run(&mut self) -> Result<Ended, RunError> {
+        if self.flow.terminal.is_none() || self.flow.eager {
+            self.take_terminal();
+        }
+        loop {
+            let waits = self.trouble.is_some() || self.wants_terminal();
+            let event = tokio::select! {
+                biased;
+                report = self.reports.recv() => Event::Report(report),
+                signal = self.flow.signals.next() => Event::Signal(signal),
+                () = self.flow.locals.background() => Event::Background,
+                () = tokio::time::sleep(FOREGROUND), if waits => Event::Look,
+                end = self.link.ended() => Event::End(end),
+            };
+            match event {
+                Event::Report(Ok(Some((report, _)))) => {
+                    if let Some(ended) = self.report(report).await? {
+                        return Ok(ended);
+                    }
+                }
+                Event::Report(Err(RecvMessageError::Message(error))) => {
+                    return Err(self.lost(End::Protocol { why: error.to_string() }));
+                }
+                // The stream ends before the link does, or because of it.
+                Event::Report(Err(RecvMessageError::Recv(RecvError::Reset(_)))) => {
+                    let why = "the agent lost the command's root process".into();
+                    return Err(self.lost(End::Lost { why }));
+                }
+                Event::Report(Ok(None) | Err(_)) => {
+                    self.link.close();
+                    let end = self.link.ended().await;
+                    return Err(self.lost(end));
+                }
+                Event::Signal(Ok(signal)) => self.signal(signal),
+                Event::Signal(Err(source)) => return Err(RunError::Prepare { step: "receive signals", source }),
+                Event::Background => self.leave_terminal(),
+                Event::Look => {
+                    if self.wants_terminal() {
+                        self.take_terminal();
+                    }
+                    self.check_trouble()?;
+                }
+                Event::End(end) => return Err(self.lost(end)),
+            }
+        }
+    }
+
+    /// A signal for the whole process group ends the transport, too, and with it the command. As here, then.
+    fn lost(&self, end: End) -> RunError {
+        match self.trouble {
+            Some(Trouble { signal, .. }) => RunError::Interrupted(signal),
+            None => RunError::Lost { end, known: self.known },
+        }
+    }
+
+    async fn report(&mut self, report: Report) -> Result<Option<Ended>, RunError> {
+        match report {
+            Report::Started => {
+                self.known = Known::Running;
+                self.flow.times.started();
+                self.flow.locals.started();
+            }
+            Report::Failed { step, errno, what } => return Err(RunError::Failed { step, errno, what }),
+            Report::Stopped { signal } => {
+                self.known = Known::Stopped;
+                self.stopped(i32::try_from(signal).unwrap_or(libc::SIGSTOP));
+            }
+            Report::Continued => self.known = Known::Running,
+            Report::Exited { status, tag, offsets, cpu } => {
+                tracing::debug!(status, user_us = cpu.0, system_us = cpu.1, "the command has ended");
+                self.flow.times.exited();
+                self.known = Known::Ended(status);
+                self.finish(tag, &offsets).await?;
+                let typed = match Ending::of(status) {
+                    Ending::Signal(signal) => self.flow.locals.typed() == Some(signal),
+                    Ending::Exit(_) => false,
+                };
+                return Ok(Some(Ended { status, typed }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// What the command did before its end happens here before ours.
+    async fn finish(&mut self, tag: u64, offsets: &[(u32, u64)]) -> Result<(), RunError> {
+        self.flow.locals.keys(false);
+        let (server, link) = (Arc::clone(&self.server), self.link.clone());
+        tokio::select! {
+            applied = Server::applied(&server, tag) => if !applied {
+                return Err(self.lost(link.ended().await));
+            },
+            end = link.ended() => return Err(self.lost(end)),
+        }
+        for (fd, file) in self.flow.files {
+            if let Some((_, offset)) = offsets.iter().find(|(number, _)| number == fd) {
+                // As lseek(2) fails for the command itself on what cannot seek.
+                let _ = rustix::fs::seek(file, SeekFrom::Start(*offset));
+            }
+        }
+        let signals = &mut *self.flow.signals;
+        let drain = self.relays.drain(offsets);
+        tokio::pin!(drain);
+        let tidy = tokio::time::sleep(TIDY);
+        tokio::pin!(tidy);
+        loop {
+            tokio::select! {
+                () = &mut drain => return Ok(()),
+                // A reader here that does not read must not leave the user without keys.
+                () = &mut tidy, if !tidy.is_elapsed() => terminal::restore(),
+                signal = signals.next() => if let Ok(signal) = signal && signal::kills(signal) {
+                    return Err(RunError::Interrupted(signal));
+                },
+            }
+        }
+    }
+
+    /// The command was stopped: so are we, for the shell that does job control here.
+    fn stopped(&mut self, signal: i32) {
+        let wants = matches!(signal, libc::SIGTTIN | libc::SIGTTOU);
+        if let Some(terminal) = self.flow.terminal
+            && wants
+            && !terminal.in_background()
+        {
+            // It wants the terminal, and that is ours to give.
+            self.take_terminal();
+            self.control(Control::Continue);
+            return;
+        }
+        // What a terminal of here sends reaches its whole process group.
+        let group = self.flow.terminal.is_some() && (wants || self.flow.locals.typed() == Some(signal));
+        self.flow.locals.keys(false);
+        terminal::restore();
+        self.flow.signals.stop(signal, group);
+        // SIGCONT comes as a signal of its own, unless it is ignored.
+        self.continued();
+    }
+
+    fn continued(&mut self) {
+        if self.flow.eager || self.flow.terminal.is_some_and(Terminal::is_raw) {
+            self.take_terminal();
+        }
+        self.resize();
+        self.control(Control::Continue);
+    }
+
+    fn signal(&mut self, signal: i32) {
+        match signal {
+            libc::SIGWINCH if self.flow.terminal.is_some() => self.resize(),
+            libc::SIGCONT => self.continued(),
+            _ => {
+                // A command that is stopped by it is reported, and then this process stops, too.
+                self.control(Control::Signal { signal: signal as u32 });
+                if signal::asks_for_end(signal) {
+                    self.note_trouble(signal);
+                }
+            }
+        }
+    }
+
+    /// Never waits: a link that takes no more signals has worse troubles.
+    fn control(&self, control: Control) {
+        if self.controls.try_send(control).is_err() {
+            tracing::warn!(?control, "the link does not take it");
+        }
+    }
+
+    fn resize(&self) {
+        if let Some(terminal) = self.flow.terminal {
+            self.control(Control::Resize { size: terminal.size() });
+        }
+    }
+
+    fn wants_terminal(&self) -> bool {
+        self.flow.eager && self.flow.terminal.is_some_and(|terminal| !terminal.is_raw())
+    }
+
+    /// Makes the terminal raw and reads its keys, if it is ours to do so.
+    fn take_terminal(&mut self) {
+        let Some(terminal) = self.flow.terminal else {
+            // What stands for one (`--tty`) is read in any case.
+            self.flow.locals.keys(true);
+            return;
+        };
+        if terminal.in_background() {
+            self.leave_terminal();
+            return;
+        }
+        self.flow.eager = true;
+        let was_raw = terminal.is_raw();
+        match terminal.enter() {
+            Ok(()) => self.flow.locals.keys(true),
+            Err(error) => tracing::warn!(%error, "cannot make the terminal raw"),
+        }
+        if !was_raw {
+            self.resize();
+        }
+    }
+
+    /// Somebody else has the terminal now, and sets it as it likes.
+    fn leave_terminal(&self) {
+        self.flow.locals.keys(false);
+        terminal::forget();
+    }
+
+    fn note_trouble(&mut self, signal: i32) {
+        let heard = self.link.stats().bytes_received;
+        match &mut self.trouble {
+            Some(trouble) if trouble.heard == heard => trouble.again |= trouble.since.elapsed() >= SECOND,
+            _ => self.trouble = Some(Trouble { signal, since: Instant::now(), heard, again: false }),
+        }
+    }
+
+    /// Leaves if the end was asked for and the host has said nothing at all since.
+    fn check_trouble(&mut self) -> Result<(), RunError> {
+        let Some(Trouble { since, heard, again, .. }) = self.trouble else { return Ok(()) };
+        if self.link.stats().bytes_received != heard {
+            self.trouble = None;
+        } else if again || since.elapsed() >= GRACE {
+            return Err(RunError::Lost { end: End::Silent, known: self.known });
+        }
+        Ok(())
+    }
+}
