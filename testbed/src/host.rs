@@ -130,9 +130,10 @@ impl Host {
         let log = File::create(scratch.path().join("log")).expect("testbed: create the host's log");
         let mut namespaces = command("unshare");
         namespaces
-            .args(["--mount", "--propagation", "private", "sh", "-c", SCRIPT, "testbed-host", SCRIPT, "devices"])
+            .args(["--mount", "--propagation", "private", "sh", "-c", "eval \"$SCRIPT\"", "testbed", "devices"])
             .env_clear()
             .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+            .env("SCRIPT", SCRIPT)
             .env("ROOM", &room)
             .env("LOWER", format!("{}:{}", scratch.path().join("layer").display(), root.display()))
             .env("FUSE", format!("{:?}", options.fuse).to_lowercase())
@@ -359,6 +360,12 @@ fn write_layer(scratch: &Scratch, options: &HostOptions, image: &Image, root: &P
         put("etc/subgid", 0o644, 0, &format!("{user}:100000:65536\n"));
     }
     scratch.directory(&format!("layer/{home}"), 0o755, *uid);
+    if login_shell.ends_with("/fish") {
+        // It makes these at each login; they are no leftovers.
+        for directory in [".config", ".config/fish", ".local", ".local/share", ".local/share/fish"] {
+            scratch.directory(&format!("layer/{home}/{directory}"), 0o755, *uid);
+        }
+    }
     let mut shell = String::new();
     if options.noise > 0 {
         shell.push_str(&format!("head -c {} /dev/zero | tr '\\0' n; printf '\\n'\n", options.noise));

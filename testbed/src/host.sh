@@ -1,10 +1,11 @@
-# The life of a host: run as root by `unshare --mount`, first as `sh -c THIS stage devices`. Stages:
+# The life of a host: run as root by `unshare --mount`, as `sh -c 'eval "$SCRIPT"' testbed STAGE`, first with stage devices:
 #   devices  in the machine's own user namespace: device nodes, and a user namespace of its own where asked ($USERNS=own)
 #   root     in all its namespaces: an overlay root, pivot_root, network
 #   init     inside the new root: sshd, then wait for the end of stdin
 # Talks with the test on stdin and stdout: "pid N" -> "ADDRESS/BITS GATEWAY" -> "ready".
 set -eu
-script=$1 stage=$2
+stage=$1
+again='eval "$SCRIPT"'
 
 stage_devices() {
     mount -t tmpfs -o mode=755 testbed "$ROOM"
@@ -25,7 +26,7 @@ stage_devices() {
     ln -s fd/0 stdin; ln -s fd/1 stdout; ln -s fd/2 stderr
     cd /
     set -- unshare --net --mount --pid --uts --ipc --fork --kill-child=KILL --propagation private \
-        sh -c "$script" testbed-host "$script" root
+        sh -c "$again" testbed root
     [ "$USERNS" = own ] || exec "$@"
     # The ids must be mapped before the first exec inside, or that exec drops all capabilities.
     unshare --user sleep infinity >/dev/null & holder=$!
@@ -68,7 +69,7 @@ stage_root() {
         ip route add default via "$gateway"
     fi
     pivot_root . mnt
-    exec chroot . /bin/sh -c "$script" testbed-host "$script" init
+    exec chroot . /bin/sh -c "$again" testbed init
 }
 
 stage_init() {

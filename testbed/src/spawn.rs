@@ -158,6 +158,12 @@ impl Process {
         self.stderr.bytes()
     }
 
+    /// Its whole standard error, once it has ended and nobody else has it open; what came until then after `limit`.
+    pub fn last_words(&self, limit: Duration) -> String {
+        self.stderr.wait_end(limit);
+        String::from_utf8_lossy(&self.stderr.bytes()).into_owned()
+    }
+
     /// Waits until standard output contains `text` and returns how long that took.
     ///
     /// # Panics

@@ -37,13 +37,8 @@ fn agents(pair: &Pair) -> Vec<Running> {
 #[track_caller]
 fn told(mut process: Process, limit: Duration, text: &str) {
     let status = process.ended(limit).expect("the client ends");
-    let deadline = Instant::now() + Duration::from_secs(2);
-    let mut said = String::new();
-    // What it said may be read here a moment after its end; ssh may have said something before.
-    while !said.contains("remotely: ") && Instant::now() < deadline {
-        said = String::from_utf8_lossy(&process.stderr()).into_owned();
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    // ssh may have said something before.
+    let said = process.last_words(Duration::from_secs(2));
     assert_eq!(status.code(), Some(255), "{status}: {said}");
     assert!(said.contains("remotely: ") && said.contains(text), "{said:?}");
 }
@@ -172,7 +167,7 @@ fn cut_at_any_moment() {
         let target = format!("dev@{name}");
         let mut process = Process::start_open(&mut client.remotely([target.as_str(), "--", "cat", "/usr/bin/python3"]));
         let status = process.ended(LIMIT).unwrap_or_else(|| panic!("no end after a cut at {bytes}"));
-        let said = String::from_utf8_lossy(&process.stderr()).into_owned();
+        let said = process.last_words(Duration::from_secs(2));
         println!("cut after {bytes}: {status}, {}", said.trim_end());
         assert_eq!(status.code(), Some(255), "cut after {bytes}: {said}");
         assert!(said.contains("remotely: "), "cut after {bytes}: {said:?}");

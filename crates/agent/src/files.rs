@@ -1,8 +1,6 @@
 //! The client's files on the host: hands the mount that init made to [`remotely_fs::mount`]. Called once for each agent.
 
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 use remotely_fs::mount::{IdMaps, Mount, MountConfig};
 use remotely_proto::exec::Step;
@@ -10,14 +8,13 @@ use remotely_session::Stream;
 
 use crate::order::{Failure, Mounted, Root, Setup};
 
-/// Starts to serve it. Returns the counter of the changes that were sent (see [`remotely_proto::fs::Tag`]) when the kernel
-/// has been answered.
+/// Starts to serve it; returns when the kernel has been answered.
 pub(crate) async fn serve(
     setup: &Setup,
     mounted: &Mounted,
     fuse: OwnedFd,
     lanes: (Stream, Stream, Stream),
-) -> Result<Arc<AtomicU64>, Failure> {
+) -> Result<Mount, Failure> {
     let ids = mounted.ids.clone();
     let config = MountConfig {
         fuse,
@@ -29,11 +26,10 @@ pub(crate) async fn serve(
         default_permissions: setup.default_permissions,
         covered: if setup.root == Root::Host { Vec::new() } else { covered(setup) },
     };
-    let mount = Mount::start(config).await.map_err(|error| {
+    Mount::start(config).await.map_err(|error| {
         let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
         Failure::plain(Step::Setup, format!("{error}{cause}"))
-    })?;
-    Ok(mount.changes())
+    })
 }
 
 /// What something of the host is mounted over.

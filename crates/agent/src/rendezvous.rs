@@ -37,7 +37,13 @@ impl Rendezvous {
     }
 
     /// A lane came.
-    pub(crate) fn offer_lane(&self, lane: Lane, stream: Stream) {
+    pub(crate) fn offer_lane(&self, lane: Lane, mut stream: Stream) {
+        // What the command used last time is pushed at once: it must not wait for credit, a round trip for each doubling.
+        stream.recv.widen(match lane {
+            Lane::Query => 2 << 20,
+            Lane::Change => 0,
+            Lane::Bulk => 8 << 20,
+        });
         self.streams.lock().unwrap_or_else(PoisonError::into_inner).lanes[lane as usize].get_or_insert(stream);
         self.arrived.notify_waiters();
     }

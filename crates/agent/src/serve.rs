@@ -1,7 +1,9 @@
 //! The agent's side of a link: takes the streams that the client opens to where they belong, and ends everything when the
 //! link ends. Called by [`crate::main`] in the runtime.
 
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,6 +19,7 @@ use crate::init::Init;
 use crate::order::{Order, Root};
 use crate::rendezvous::Rendezvous;
 use crate::stage::Scene;
+use crate::sys;
 
 /// How long the client may take to close the link when nothing can run any more.
 const CLOSE_WITHIN: Duration = Duration::from_secs(5);
@@ -80,14 +83,15 @@ fn dispatch(host: &Arc<Host>, offer: Offer) {
     }
 }
 
+/// Waits for a signal that asks this process to end. What it was started to ignore it does ignore: on the client's own
+/// machine it is in the client's process group, and such a signal for all of that is the command's.
 async fn told_to_end() {
     let kinds = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()];
-    let [Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)] = kinds.map(signal) else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-        _ = hangup.recv() => {}
-    }
+    let heeded = kinds.into_iter().filter(|kind| !sys::is_ignored(kind.as_raw_value()));
+    let mut signals: Vec<_> = heeded.filter_map(|kind| signal(kind).ok()).collect();
+    poll_fn(|cx| {
+        let told = signals.iter_mut().any(|signal| signal.poll_recv(cx).is_ready());
+        if told { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await
 }

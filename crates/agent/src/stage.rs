@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use remotely_fs::mount::Mount;
 use remotely_proto::ByteVec;
 use remotely_proto::exec::{Program, Request, Step};
 use tokio::sync::OnceCell;
@@ -23,6 +24,8 @@ pub(crate) struct Ready {
     setup: Setup,
     /// What paths of the client begin with in it.
     pub(crate) prefix: ByteVec,
+    /// The client's files.
+    pub(crate) mount: Option<Mount>,
     /// Changes to files sent to the client.
     pub(crate) changes: Arc<AtomicU64>,
     /// Commands take their identity from root; else they are the agent's user by another number.
@@ -80,20 +83,21 @@ async fn make(init: &Handle, streams: &Rendezvous, setup: Setup) -> Result<Ready
         Stage::Failed(failure) => return Err(failure),
         Stage::Ready => return Err(Failure::plain(Step::Setup, "init is ready too early")),
     };
-    let changes = match fuse {
+    let mount = match fuse {
         Some(fuse) => {
             let lanes = tokio::time::timeout(STREAMS_WITHIN, streams.claim_lanes())
                 .await
                 .map_err(|_| Failure::plain(Step::Setup, "the client offered no files"))?;
-            files::serve(&setup, &mounted, fuse, lanes).await?
+            Some(files::serve(&setup, &mounted, fuse, lanes).await?)
         }
-        None => Arc::default(),
+        None => None,
     };
     init.order(&Order::Go, &[]).await.map_err(lost)?;
     match init.stage().await {
         Stage::Ready => {
             let as_root = mounted.ids.is_none() && setup.root != Root::Host;
-            Ok(Ready { setup, prefix: mounted.prefix, changes, as_root })
+            let changes = mount.as_ref().map_or_else(Arc::default, Mount::changes);
+            Ok(Ready { setup, prefix: mounted.prefix, mount, changes, as_root })
         }
         Stage::Failed(failure) => Err(failure),
         Stage::Mounted(..) => Err(Failure::plain(Step::Setup, "init is mounted twice")),

@@ -112,6 +112,15 @@ pub(crate) fn set_dispositions(ignored: u64) {
     }
 }
 
+/// Whether this process ignores the signal.
+pub(crate) fn is_ignored(signal: libc::c_int) -> bool {
+    // SAFETY: sigaction is plain data, filled in by the call if it succeeds; nothing is changed.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(signal, std::ptr::null(), &mut action) == 0 && action.sa_sigaction == libc::SIG_IGN
+    }
+}
+
 /// A write to a pipe without a reader fails with EPIPE instead of a signal.
 pub(crate) fn ignore_sigpipe() {
     // SAFETY: SIG_IGN is no function.

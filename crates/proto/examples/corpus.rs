@@ -109,6 +109,7 @@ fn life_of_a_stream() -> Vec<u8> {
         (0x33, 3, 0x2e, b"unknown"),
         (0x81, 0, 0x1e, b""),
         (0x83, 0, 20, &[0; 8]),
+        (0x84, 0, 0x1e, b""),
         (4, 1, 0x18, b""),
         (5, 1, 0x1b, &[0; 4]),
         (6, 3, 0x1c, &[1, 0, 0, 0]),
@@ -169,7 +170,7 @@ fn replies() -> Vec<(&'static str, fs::Reply)> {
     vec![
         ("failed", fs::Reply::Failed { errno: 2 }),
         ("attr", fs::Reply::Attr { attr: attr() }),
-        ("found", fs::Reply::Found { entry: entry() }),
+        ("found", fs::Reply::Found { entry: entry(), parent: None }),
         ("listing", listing),
         ("data", fs::Reply::Data { stamp: attr().stamp() }),
     ]

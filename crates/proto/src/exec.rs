@@ -308,7 +308,9 @@ pub enum Report {
         /// Changes to files sent before, see [`crate::fs::Tag`].
         #[n(1)]
         tag: u64,
-        /// Final position of each descriptor of kind [`FdKind::File`]: (fd, bytes).
+        /// (fd, bytes), for each descriptor of kind [`FdKind::File`] its final position, and for each whose output is carried
+        /// ([`FdKind::Tty`], [`FdKind::PipeOut`], [`FdKind::Socket`]) how many bytes of output, block headers not counted, it
+        /// had yielded when the command ended: what comes later is of processes that it left behind.
         #[n(2)]
         offsets: Vec<(u32, u64)>,
         /// CPU time of the command and its children in microseconds: (user, system).

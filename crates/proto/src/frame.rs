@@ -15,7 +15,7 @@
 //! had put on the link before this one. The first has zero; a receiver knows the next one from the last, whichever pipe
 //! it came over. `ack` says in its `seq` up to where all numbered bytes have been received, so that what comes after can
 //! be sent again over another pipe. Kinds from 0x80 on belong to one pipe and are never sent again: `ping` and `pong`
-//! carry any token in `seq`, `hello` carries zero.
+//! carry any token in `seq`, `hello` and `pause` carry zero.
 //!
 //! A kind that is not known is skipped; on a stream it refuses that stream. Only a header that cannot be right ends a link.
 
@@ -57,6 +57,8 @@ pub enum Kind {
     /// Everything numbered below `seq` has been received. Payload u64: when the last of it came, in microseconds by a clock
     /// of the receiver that never jumps and begins anywhere.
     Ack,
+    /// The sender will be silent until its next byte, however long that takes: its process is about to be stopped.
+    Pause,
     /// Of a later version.
     Unknown(u8),
 }
@@ -84,6 +86,7 @@ impl Kind {
             Kind::Ping => 0x81,
             Kind::Pong => 0x82,
             Kind::Ack => 0x83,
+            Kind::Pause => 0x84,
             Kind::Unknown(code) => code,
         }
     }
@@ -102,6 +105,7 @@ impl Kind {
             0x81 => Kind::Ping,
             0x82 => Kind::Pong,
             0x83 => Kind::Ack,
+            0x84 => Kind::Pause,
             code => Kind::Unknown(code),
         }
     }
@@ -124,7 +128,7 @@ impl Kind {
             Kind::Credit | Kind::Ack => len == 8,
             Kind::Stop | Kind::Reset | Kind::Goodbye => len == 4,
             Kind::Hello => len <= WHOLE_MAX,
-            Kind::Eof | Kind::Ping | Kind::Pong => len == 0,
+            Kind::Eof | Kind::Ping | Kind::Pong | Kind::Pause => len == 0,
         }
     }
 }

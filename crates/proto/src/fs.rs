@@ -430,7 +430,7 @@ pub enum Request {
         #[n(3)]
         name: ByteVec,
     },
-    /// unlink(2) or rmdir(2). Reply: [`Reply::Done`].
+    /// unlink(2) or rmdir(2). Reply: [`Reply::Removed`].
     #[n(22)]
     Unlink {
         /// Directory.
@@ -572,6 +572,28 @@ pub enum Request {
         #[n(1)]
         name: ByteVec,
     },
+    /// One-way: what of these files was read in this session, pushed or asked for. Changes nothing, but is sent on this lane
+    /// before the command's end is told, so that the client has it by then.
+    #[n(32)]
+    Used {
+        /// The files.
+        #[n(0)]
+        files: Vec<UsedFile>,
+    },
+}
+
+/// Which parts of a file were read.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct UsedFile {
+    /// Device of the file.
+    #[n(0)]
+    pub dev: u64,
+    /// Inode of the file.
+    #[n(1)]
+    pub ino: u64,
+    /// Runs of blocks of [`PUSH_BLOCK`] bytes: (first, past the last), ascending and apart.
+    #[n(2)]
+    pub runs: Vec<(u64, u64)>,
 }
 
 /// A new inode.
@@ -737,6 +759,9 @@ pub enum Reply {
         /// It.
         #[n(0)]
         entry: Entry,
+        /// Attributes of the directory after, if the name was made by this request.
+        #[n(1)]
+        parent: Option<Attr>,
     },
     /// Part of a directory.
     #[n(4)]
@@ -801,6 +826,13 @@ pub enum Reply {
         /// Attributes.
         #[n(1)]
         attr: Attr,
+    },
+    /// A name is gone: attributes of the directory after.
+    #[n(12)]
+    Removed {
+        /// They.
+        #[n(0)]
+        parent: Attr,
     },
 }
 

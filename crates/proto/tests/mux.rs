@@ -282,6 +282,63 @@ fn waking_from_a_sleep_does_not_kill_the_link() {
 }
 
 #[test]
+fn an_announced_silence_lasts_until_the_next_byte() {
+    let mut sim = Simulator::new(Wire::new(50.0, ms(25)), Wire::new(50.0, ms(25)));
+    let id = sim.stream(Class::Normal);
+    sim.client.mux.hold();
+    sim.settle();
+    assert!(sim.client.mux.held());
+    let sent = sim.client.mux.stats().bytes_sent;
+    // What the peer says or the application sends is no reason to speak.
+    sim.agent.mux.send(id, &mut Bytes::from_static(b"still here")).unwrap();
+    sim.client.mux.send(id, &mut Bytes::from_static(b"later")).unwrap();
+    sim.settle();
+    assert_eq!(sim.client.mux.stats().bytes_sent, sent);
+    sim.client.asleep = true;
+    let frames = sim.agent.mux.stats().frames_sent;
+    sim.run(Duration::from_secs(3600), |_| {});
+    assert!(sim.agent.mux.end().is_none());
+    let pings = sim.agent.mux.stats().frames_sent - frames;
+    assert!((1..100).contains(&pings), "{pings}");
+
+    sim.client.asleep = false;
+    sim.client.mux.resume(sim.now);
+    sim.settle();
+    assert_eq!(take(&mut sim.agent.mux, sim.now, id), b"later");
+    assert_eq!(take(&mut sim.client.mux, sim.now, id), b"still here");
+    sim.run(ms(60_000), |_| {});
+    assert!(sim.client.mux.end().is_none() && sim.agent.mux.end().is_none());
+    // From then on silence counts again.
+    sim.client.asleep = true;
+    sim.run(ms(15_200), |_| {});
+    assert!(matches!(sim.agent.mux.end(), Some(End::Silent(_))));
+}
+
+#[test]
+fn a_silence_that_was_not_kept_or_is_closed_over_is_none() {
+    let mut sim = lan();
+    sim.settle();
+    // Something follows the announcement in the same chunk.
+    sim.client.mux.hold();
+    let mut pieces = std::collections::VecDeque::new();
+    sim.client.mux.output(sim.now, usize::MAX, &mut pieces);
+    sim.client.mux.resume(sim.now);
+    sim.client.mux.output(sim.now, usize::MAX, &mut pieces);
+    sim.agent.mux.input(sim.now, pieces.into_iter().flatten().collect());
+    sim.client.asleep = true;
+    sim.run(ms(15_200), |_| {});
+    assert!(matches!(sim.agent.mux.end(), Some(End::Silent(_))));
+
+    let mut sim = lan();
+    sim.settle();
+    sim.client.mux.hold();
+    sim.settle();
+    sim.client.mux.close(sim.now);
+    sim.settle();
+    assert!(matches!(sim.client.mux.end(), Some(End::Closed)) && matches!(sim.agent.mux.end(), Some(End::Closed)));
+}
+
+#[test]
 fn nothing_follows_the_first_flight_until_the_hello_is_in() {
     let mut sim = lan();
     let flight: usize = sim.client.pieces.iter().map(Bytes::len).sum();

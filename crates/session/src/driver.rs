@@ -8,7 +8,7 @@ use std::{
     io,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
     time::Duration,
 };
 
@@ -111,7 +111,7 @@ impl Driver<'_> {
                 match self.pipe.poll_write(cx, &mut self.pieces) {
                     Poll::Pending => {}
                     Poll::Ready(Ok(())) => moved = true,
-                    Poll::Ready(Err(error)) => return Poll::Ready((self.after_write_error(cx, &error), false)),
+                    Poll::Ready(Err(error)) => return Poll::Ready((self.after_write_error(&error), false)),
                 }
             }
             if !moved && !self.poll_sleep(cx) {
@@ -146,6 +146,10 @@ impl Driver<'_> {
             if over.is_some() {
                 state.mux.output(now, BATCH, pieces);
             }
+            state.silent = state.mux.held() && pieces.is_empty();
+            if state.silent {
+                state.holder.take().into_iter().for_each(Waker::wake);
+            }
             // While the pipe is full, new output is no reason to wake: it has to wait for the pipe anyway.
             let blocked = !pieces.is_empty();
             if blocked {
@@ -163,11 +167,13 @@ impl Driver<'_> {
     }
 
     /// The other side may have said why before it went.
-    fn after_write_error(&mut self, cx: &mut Context<'_>, error: &io::Error) -> End {
+    fn after_write_error(&mut self, error: &io::Error) -> End {
         for _ in 0..LAST_READS {
-            if !matches!(self.poll_input(cx), Ok(true)) {
+            let Ok(chunk) = self.pipe.read_now() else { break };
+            if chunk.is_empty() {
                 break;
             }
+            self.shared.drive(|state, now| state.mux.input(now, chunk));
         }
         let said = self.shared.drive(|state, _| state.mux.end().map(describe));
         said.map_or_else(|| End::Lost { why: format!("cannot write to the pipe: {error}") }, |(end, _)| end)

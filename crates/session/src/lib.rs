@@ -18,7 +18,7 @@ pub use remotely_proto::{
 };
 
 pub use self::{
-    link::{End, Ended, Incoming, Link, LinkBuilder, Offer, Settings},
+    link::{End, Ended, Held, Incoming, Link, LinkBuilder, Offer, Settings},
     message::{MessageReceiver, MessageSender, RecvMessageError},
     pipe::Pipe,
     stream::{RecvStream, SendStream, Stream},

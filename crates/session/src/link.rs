@@ -23,6 +23,9 @@ use crate::{
     stream::Stream,
 };
 
+/// How long a pipe may take to take an announcement that somebody waits for at the keyboard.
+const HOLD_WITHIN: Duration = Duration::from_secs(1);
+
 /// How a link behaves.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -193,9 +196,50 @@ impl Link {
         self.handle.shared().with(|state, now| state.mux.close(now));
     }
 
+    /// Announces to the other side that nothing will come from here for a while, so that it does not take this for the end:
+    /// to be called, one call at a time, before this process stops itself. Resolves when the announcement is in the pipe,
+    /// or after a second if the pipe does not take it, or the link is over. Until what it resolves to is dropped, nothing is
+    /// sent; then the other side hears at once that this one is back.
+    ///
+    /// Cancel safe: dropping the future goes on as before.
+    pub async fn hold(&self) -> Held {
+        let held = Held { handle: self.handle.clone() };
+        let shared = self.handle.shared();
+        shared.with(|state, _| state.mux.hold());
+        let written = poll_fn(|cx| {
+            shared.with(|state, _| {
+                if state.silent || state.mux.end().is_some() {
+                    return Poll::Ready(());
+                }
+                wait(&mut state.holder, cx);
+                Poll::Pending
+            })
+        });
+        if tokio::time::timeout(HOLD_WITHIN, written).await.is_err() {
+            tracing::debug!("the pipe does not take it that this side will be silent");
+        }
+        held
+    }
+
     /// What has passed so far.
     pub fn stats(&self) -> Stats {
         self.handle.shared().with(|state, _| state.mux.stats())
+    }
+}
+
+/// Keeps a link silent, see [`Link::hold`].
+#[derive(Debug)]
+#[must_use = "the link speaks again when this is dropped"]
+pub struct Held {
+    handle: Handle,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.handle.shared().with(|state, now| {
+            state.silent = false;
+            state.mux.resume(now);
+        });
     }
 }
 

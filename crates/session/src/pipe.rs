@@ -10,7 +10,7 @@ use std::{
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use rustix::{
     fs::{OFlags, fcntl_getfl, fcntl_setfl},
-    io::{Errno, read, writev},
+    io::{Errno, read, retry_on_intr, writev},
     pipe::fcntl_setpipe_size,
 };
 use tokio::io::{Interest, unix::AsyncFd};
@@ -59,23 +59,18 @@ impl PollPipe {
 
     /// The next bytes, as many as there are up to a limit; none at the end of the pipe.
     pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
-        if self.buffer.capacity() < READ_SIZE / 4 {
-            self.buffer.reserve(READ_SIZE);
-        }
         loop {
             let mut guard = ready!(self.reader.poll_read_ready(cx))?;
-            let result = read(self.reader.get_ref(), self.buffer.spare_capacity_mut()).map(|(read, _)| read.len());
-            match result {
-                Ok(len) => {
-                    // SAFETY: read(2) has initialised that many bytes at the start of the spare capacity.
-                    unsafe { self.buffer.advance_mut(len) };
-                    return Poll::Ready(Ok(self.buffer.split().freeze()));
-                }
+            match read_into(self.reader.get_ref(), &mut self.buffer) {
                 Err(Errno::AGAIN) => guard.clear_ready(),
-                Err(Errno::INTR) => {}
-                Err(error) => return Poll::Ready(Err(error.into())),
+                result => return Poll::Ready(result.map_err(Into::into)),
             }
         }
+    }
+
+    /// What lies in the pipe, whether the runtime has noticed or not; none at the end of the pipe.
+    pub(crate) fn read_now(&mut self) -> io::Result<Bytes> {
+        Ok(read_into(self.reader.get_ref(), &mut self.buffer)?)
     }
 
     /// Writes from the front of `pieces`. Ready when something was written.
@@ -105,6 +100,16 @@ impl PollPipe {
             }
         }
     }
+}
+
+fn read_into(reader: &OwnedFd, buffer: &mut BytesMut) -> Result<Bytes, Errno> {
+    if buffer.capacity() < READ_SIZE / 4 {
+        buffer.reserve(READ_SIZE);
+    }
+    let len = retry_on_intr(|| read(reader, buffer.spare_capacity_mut()).map(|(read, _)| read.len()))?;
+    // SAFETY: read(2) has initialised that many bytes at the start of the spare capacity.
+    unsafe { buffer.advance_mut(len) };
+    Ok(buffer.split().freeze())
 }
 
 fn register(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {

@@ -38,6 +38,10 @@ pub(crate) struct State {
     pub(crate) offers: Offers,
     /// The driver, while it waits.
     pub(crate) driver: Option<Waker>,
+    /// That nothing will come for a while has been written to the pipe, and nothing since.
+    pub(crate) silent: bool,
+    /// Who waits for that.
+    pub(crate) holder: Option<Waker>,
 }
 
 /// Who waits for a stream.
@@ -71,7 +75,8 @@ pub(crate) struct Opened {
 
 impl Shared {
     pub(crate) fn new(mux: Mux) -> Self {
-        let state = State { mux, streams: HashMap::new(), offers: Offers::default(), driver: None };
+        let (streams, offers) = (HashMap::new(), Offers::default());
+        let state = State { mux, streams, offers, driver: None, silent: false, holder: None };
         Self { start: Instant::now(), state: Mutex::new(state), progress: watch::Sender::default() }
     }
 
@@ -131,6 +136,7 @@ impl State {
         }
         if self.mux.end().is_some() {
             wake.extend(self.offers.waiting.take());
+            wake.extend(self.holder.take());
         }
     }
 }

@@ -158,6 +158,12 @@ impl RecvStream {
         })
     }
 
+    /// Lets the other side be so many bytes ahead of us from the start, at most 16 MiB: for a stream that is known to carry
+    /// much at once. Without it, credit grows from 256 KiB with what is taken.
+    pub fn widen(&mut self, window: u64) {
+        self.handle.shared().with(|state, _| state.mux.widen(self.id, window));
+    }
+
     /// Refuses the stream.
     pub(crate) fn refuse(&mut self, code: u32) {
         self.handle.shared().with(|state, _| state.mux.stop(self.id, code));

@@ -253,6 +253,74 @@ async fn a_silent_other_side_is_given_up() {
 }
 
 #[tokio::test]
+async fn an_announced_silence_is_no_end() {
+    let (client_pipe, agent_pipe) = pipes();
+    let quick = |role| Settings {
+        keepalive: Duration::from_millis(50),
+        dead_after: Duration::from_millis(200),
+        ..settings(role)
+    };
+    let (agent, mut offers) = LinkBuilder::new(quick(Role::Agent)).attach(agent_pipe, Bytes::new());
+    // Its process can be stopped, as far as that shows in the pipe: one thread runs it, and then does not.
+    let process = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (stopped, continued) = tokio::task::spawn_blocking(move || {
+        process.block_on(async {
+            let (client, _incoming) = LinkBuilder::new(quick(Role::Client)).attach(client_pipe, Bytes::new());
+            let (mut ours, mut theirs) = stream(&client, &mut offers).await;
+            // A send just before does not get in the way.
+            ours.send.send(vec![1; 1000].into()).await.unwrap();
+            let held = soon(client.hold()).await;
+            std::thread::sleep(Duration::from_secs(1));
+            let stopped = timeout(Duration::ZERO, agent.ended()).await.is_err();
+            drop(held);
+            ours.send.send(Bytes::from_static(b"back")).await.unwrap();
+            ours.send.finish();
+            assert_eq!(read_all(&mut theirs.recv).await.unwrap().len(), 1004);
+            // After a second one, silence is that of a link that nobody uses.
+            let held = soon(client.hold()).await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            drop(held);
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            let continued = timeout(Duration::ZERO, agent.ended()).await.is_err();
+            client.close();
+            assert_eq!(soon(client.ended()).await, End::Closed);
+            assert_eq!(soon(agent.ended()).await, End::Closed);
+            // Of a link that is over nobody waits for the announcement.
+            drop(timeout(Duration::from_millis(500), client.hold()).await.unwrap());
+            (stopped, continued)
+        })
+    })
+    .await
+    .unwrap();
+    assert!(stopped && continued, "{stopped} {continued}");
+}
+
+#[tokio::test]
+async fn a_pipe_that_is_full_holds_nobody_up_for_long() {
+    let (client_pipe, _agent_pipe) = pipes();
+    let (client, _incoming) = LinkBuilder::new(settings(Role::Client)).attach(client_pipe, Bytes::new());
+    let begun = std::time::Instant::now();
+    drop(soon(client.hold()).await);
+    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn a_goodbye_counts_although_nobody_reads_any_more() {
+    // The runtime learns late of what can be read: with one thread, not before this function waits.
+    for _ in 0..20 {
+        let (client_pipe, agent_pipe) = pipes();
+        let ((client, incoming), (agent, mut offers)) = pair((client_pipe, agent_pipe));
+        let (ours, mut theirs) = stream(&client, &mut offers).await;
+        client.close();
+        assert_eq!(soon(client.ended()).await, End::Closed);
+        drop((client, incoming, ours));
+        // The answer meets a pipe without a reader.
+        let _ = theirs.send.send(Bytes::from_static(b"answer")).await;
+        assert_eq!(soon(agent.ended()).await, End::Closed);
+    }
+}
+
+#[tokio::test]
 async fn the_first_flight_carries_what_was_queued_before_there_was_a_pipe() {
     let mut builder = LinkBuilder::new(settings(Role::Client));
     let mut one = builder.open(SERVICE, Class::Control, Bytes::from_static(b"one"));

@@ -46,6 +46,24 @@ fn without_leftovers_the_end_is_at_once() {
 }
 
 #[test]
+fn a_signal_ends_the_agent_unless_it_was_started_to_ignore_it() {
+    let bit = |signal: i32| 1 << (signal - 1);
+    for (ignored, heeded) in [(libc::SIGTERM, libc::SIGHUP), (libc::SIGHUP, libc::SIGTERM)] {
+        let prepare = || sys::set_dispositions(bit(ignored) | bit(libc::SIGPIPE));
+        run_with(None, prepare, |rig| async move {
+            // Once something has run, the agent is past its start.
+            rig.run(&rig.sh("true")).await;
+            sys::kill(rustix::process::getpid(), false, ignored as u32).unwrap();
+            let (status, ..) = rig.run(&rig.sh(&format!("kill -{ignored} $$; exit 3"))).await;
+            assert_eq!(status, ignored as u32, "the command does not inherit it");
+            sys::kill(rustix::process::getpid(), false, heeded as u32).unwrap();
+            assert_eq!(rig.link.ended().await, End::Closed);
+            assert_eq!(rig.agent.unwrap().await.unwrap().unwrap(), End::Closed);
+        });
+    }
+}
+
+#[test]
 fn hang_up_comes_before_kill() {
     for_both(|rig| async move {
         let path = format!("/var/tmp/remotely-agent-{}-hup-{}", std::process::id(), rig.identity.uid);

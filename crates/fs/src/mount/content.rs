@@ -28,6 +28,8 @@ pub(super) struct Content {
     next: u64,
     /// Granules to fetch ahead.
     window: u64,
+    /// The server pushes what was used last time: there is no need to guess, unless something is missing.
+    promised: bool,
 }
 
 #[derive(Debug)]
@@ -49,7 +51,7 @@ pub(super) struct Ask {
 
 impl Content {
     pub(super) fn new(id: u64) -> Self {
-        Self { id, granules: HashMap::new(), next: 0, window: 1 }
+        Self { id, granules: HashMap::new(), next: 0, window: 1, promised: false }
     }
 
     /// The file is opened to be executed: page faults all over it will follow.
@@ -122,7 +124,7 @@ impl Content {
             self.next = last;
             let ahead = last + self.window - 1;
             let untouched = !self.granules.contains_key(&(last + self.window / 2)) && last + self.window / 2 < all;
-            if !missing && (self.window < NEAR_MAX || !untouched) {
+            if !missing && (self.promised || self.window < NEAR_MAX || !untouched) {
                 return Vec::new();
             }
             first..ahead.clamp(last, all)
@@ -178,6 +180,7 @@ impl Content {
 
     /// The server will push these granules.
     pub(super) fn promise(&mut self, granules: std::ops::Range<u64>) {
+        self.promised = true;
         for index in granules.take(PROMISED_MAX) {
             self.granules.entry(index).or_insert(Granule::Promised);
         }

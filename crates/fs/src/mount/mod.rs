@@ -7,6 +7,7 @@ mod fs;
 mod fuse;
 mod invalidate;
 mod op;
+mod partial;
 mod receive;
 mod show;
 mod table;
@@ -27,6 +28,9 @@ pub use self::show::IdMaps;
 
 /// Threads that read from /dev/fuse. Two keep a second core busy; answers that take time do not hold them.
 const READERS: usize = 2;
+
+/// Files in one report of what was used.
+const USED_FILES: usize = 1000;
 
 /// What the mount is made of.
 pub struct MountConfig {
@@ -69,6 +73,12 @@ pub struct Mount {
     fs: Arc<Fs>,
 }
 
+impl std::fmt::Debug for Mount {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Mount").finish_non_exhaustive()
+    }
+}
+
 impl Mount {
     /// Answers INIT and starts to serve. Must be called inside a tokio runtime with threads; returns when the kernel may ask.
     /// Not cancel safe.
@@ -109,6 +119,18 @@ impl Mount {
     /// Counts what was sent on the change lane: see [`remotely_proto::fs::Tag`].
     pub fn changes(&self) -> Arc<AtomicU64> {
         self.fs.changes.clone()
+    }
+
+    /// Tells the server what was read in this session, for the profile. On the change lane: done when the changes sent before
+    /// the command's end are. Not cancel safe.
+    pub async fn report_used(&self) {
+        let files = self.fs.with(|table| table.used_files());
+        for files in files.chunks(USED_FILES) {
+            let note = remotely_proto::fs::Request::Used { files: files.to_vec() };
+            if self.fs.note(remotely_proto::fs::Lane::Change, &[], note).await.is_err() {
+                return;
+            }
+        }
     }
 
     /// Resolves when the mount is served no more. Cancel safe.

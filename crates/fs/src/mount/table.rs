@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use remotely_proto::ByteVec;
-use remotely_proto::fs::{Attr, Binding, Entry, Lane, Node, Time, UNWATCHED_MS, flag};
+use remotely_proto::fs::{Attr, Binding, Entry, Lane, Node, Time, UNWATCHED_MS, UsedFile, flag};
 use rustix::io::Errno;
 use tokio::sync::Notify;
 
-use super::content::Content;
+use super::content::{Content, GRANULE};
 use super::invalidate::Invalid;
+use super::partial::Partial;
 
 /// The kernel keeps what is watched until it is told otherwise.
 pub(super) const FOREVER: Duration = Duration::from_secs(365 * 86_400);
@@ -60,21 +61,19 @@ pub(super) struct Inode {
     event: Option<Arc<Notify>>,
     pub(super) directory: Option<Box<Directory>>,
     pub(super) content: Option<Box<Content>>,
-    tail: Option<Tail>,
+    /// Pages that the command wrote a part of.
+    partial: Partial,
+    /// A bit for each granule that the kernel has been given.
+    used: Vec<u64>,
+    /// It was made or written by the command.
+    written: bool,
 }
 
-/// The end of a file as we wrote it, from the beginning of its last page. The kernel does not keep a page that it wrote
-/// only the front of, and would ask for it: every object file of a build would cost a round trip to be read back.
-struct Tail {
-    offset: u64,
-    data: Vec<u8>,
-}
+/// Granules of a file whose use is noted: 128 GiB.
+const USED_MAX: u64 = 1 << 20;
 
 /// Symbolic links followed in one path, as in path_resolution(7).
 const LINKS_MAX: usize = 40;
-
-/// Pages of the page cache, in bytes.
-const PAGE: u64 = 4096;
 
 /// The names in a directory.
 #[derive(Default)]
@@ -322,7 +321,7 @@ impl Table {
     }
 
     /// An inode that we made under `node` became known: the server has it bound.
-    pub(super) fn made(&mut self, parent: Node, entry: Entry, seen: u64, node: Node) -> Node {
+    pub(super) fn made(&mut self, parent: Node, entry: Entry, directory: Option<Attr>, seen: u64, node: Node) -> Node {
         let known = self.same(&entry.attr);
         if known.is_none() {
             self.insert(node, parent, &entry, !0);
@@ -331,7 +330,7 @@ impl Table {
         if learnt != node {
             self.forgotten.push(node);
         }
-        self.parent_changed(parent);
+        self.parent_changed(parent, directory, seen);
         learnt
     }
 
@@ -362,8 +361,8 @@ impl Table {
                 inode.stale = true;
             }
         }
-        self.parent_changed(from.0);
-        self.parent_changed(to.0);
+        self.parent_changed(from.0, None, 0);
+        self.parent_changed(to.0, None, 0);
     }
 
     /// What a name is known to name.
@@ -371,10 +370,15 @@ impl Table {
         self.inodes.get(&parent)?.directory.as_ref()?.names.get(name).copied().flatten()
     }
 
-    /// A directory got or lost a name by our own doing: times, size and links of it are others now.
-    pub(super) fn parent_changed(&mut self, parent: Node) {
-        if let Some(inode) = self.inodes.get_mut(&parent) {
-            inode.stale = true;
+    /// A directory got or lost a name by our own doing: times, size and links of it are these now, or must be asked for.
+    pub(super) fn parent_changed(&mut self, parent: Node, attr: Option<Attr>, seen: u64) {
+        match attr {
+            Some(attr) => self.own(parent, attr, seen),
+            None => {
+                if let Some(inode) = self.inodes.get_mut(&parent) {
+                    inode.stale = true;
+                }
+            }
         }
     }
 
@@ -543,6 +547,12 @@ impl Table {
         }
     }
 
+    /// Which files were read, and what of them; not those that the command wrote itself.
+    pub(super) fn used_files(&self) -> Vec<UsedFile> {
+        let used = self.inodes.values().filter(|inode| !inode.used.is_empty() && !inode.written);
+        used.map(|inode| UsedFile { dev: inode.attr.dev, ino: inode.attr.ino, runs: inode.used_runs() }).collect()
+    }
+
     /// Wakes everyone who waits for news of this inode.
     pub(super) fn wake(&mut self, node: Node) {
         if let Some(event) = self.inodes.get(&node).and_then(|inode| inode.event.as_ref()) {
@@ -674,7 +684,9 @@ impl Inode {
             event: None,
             directory: None,
             content: None,
-            tail: None,
+            partial: Partial::default(),
+            used: Vec::new(),
+            written: false,
         };
         inode.set_attr(attr);
         inode
@@ -689,31 +701,46 @@ impl Inode {
     /// What was kept of its content is not what is there.
     pub(super) fn drop_content(&mut self) {
         self.content = None;
-        self.tail = None;
+        self.partial = Partial::default();
     }
 
     /// We write this. Call before the size counts as shown.
     pub(super) fn wrote(&mut self, offset: u64, data: &[u8]) {
         self.content = None;
-        let end = offset + data.len() as u64;
-        let page = end / PAGE * PAGE;
-        self.tail = match self.tail.take() {
-            _ if end < self.shown_size || end == page => None,
-            _ if offset <= page => Some(Tail { offset: page, data: data[(page - offset) as usize..].to_vec() }),
-            Some(mut tail) if tail.offset == page && tail.end() == offset => {
-                tail.data.extend_from_slice(data);
-                Some(tail)
-            }
-            _ => None,
-        };
-        self.shown_size = self.shown_size.max(end);
+        self.written = true;
+        self.partial.wrote(offset, data, self.shown_size);
+        self.shown_size = self.shown_size.max(offset + data.len() as u64);
     }
 
-    /// The bytes from `offset` to the end of the file, if we wrote them ourselves.
-    pub(super) fn written_tail(&self, offset: u64) -> Option<Bytes> {
-        let tail = self.tail.as_ref().filter(|tail| tail.end() == self.shown_size)?;
-        let skip = offset.checked_sub(tail.offset)? as usize;
-        tail.data.get(skip..).map(Bytes::copy_from_slice)
+    /// The kernel was given these bytes.
+    pub(super) fn used(&mut self, offset: u64, len: u64) {
+        let (first, last) = (offset / GRANULE, (offset + len.max(1)).div_ceil(GRANULE).min(USED_MAX));
+        for index in first..last {
+            let word = (index / 64) as usize;
+            if self.used.len() <= word {
+                self.used.resize(word + 1, 0);
+            }
+            self.used[word] |= 1 << (index % 64);
+        }
+    }
+
+    /// Runs of granules that were used.
+    fn used_runs(&self) -> Vec<(u64, u64)> {
+        let mut runs: Vec<(u64, u64)> = Vec::new();
+        let all =
+            (0..self.used.len() as u64 * 64).filter(|index| self.used[(index / 64) as usize] >> (index % 64) & 1 != 0);
+        for index in all {
+            match runs.last_mut() {
+                Some(run) if run.1 == index => run.1 += 1,
+                _ => runs.push((index, index + 1)),
+            }
+        }
+        runs
+    }
+
+    /// These bytes, if the command wrote them itself and the kernel did not keep them.
+    pub(super) fn written_pages(&self, offset: u64, len: u64) -> Option<Bytes> {
+        self.partial.read(offset, len, self.shown_size)
     }
 
     /// The attributes may be shown as they are.
@@ -728,12 +755,6 @@ impl Inode {
 
     pub(super) fn is_directory(&self) -> bool {
         self.attr.mode & libc::S_IFMT == libc::S_IFDIR
-    }
-}
-
-impl Tail {
-    fn end(&self) -> u64 {
-        self.offset + self.data.len() as u64
     }
 }
 

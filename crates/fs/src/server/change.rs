@@ -4,12 +4,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use remotely_proto::fs::{File, Lane, Make, Node, Reply, Request, Tag, ToServer};
+use remotely_proto::fs::{Attr, File, Lane, Make, Node, Reply, Request, Tag, ToServer};
 use rustix::io::Errno;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::{
-    StartError,
+    StartError, attr,
     gate::Subject,
     pool::Task,
     service::{Hold, Service},
@@ -87,40 +87,52 @@ impl Service {
                 self.files.remove(*file);
                 return Ok(Reply::Done);
             }
+            Request::Used { files } => {
+                self.record.used(files.clone());
+                return Ok(Reply::Done);
+            }
             _ if self.read_only => return Err(Errno::ROFS),
             _ => {}
         }
-        let found = |entry| Reply::Found { entry };
-        let attr = |attr| Reply::Attr { attr };
+        let found = |parent: Node| move |entry| Reply::Found { entry, parent: self.directory_attr(parent) };
+        let told = |attr| Reply::Attr { attr };
         match request {
-            Request::OpenWrite { node, file, flags } => self.open_write(*node, *file, *flags).map(attr),
-            Request::Create { make, flags, file } => self.create(make, *flags, *file).map(found),
-            Request::Mknod { make, rdev } => self.mknod(make, *rdev).map(found),
-            Request::Symlink { make, target } => self.symlink(make, target).map(found),
-            Request::Tmpfile { make, flags, file } => self.tmpfile(make, *flags, *file).map(found),
-            Request::Link { node, file, parent, name } => self.link(*node, *file, *parent, name).map(found),
+            Request::OpenWrite { node, file, flags } => self.open_write(*node, *file, *flags).map(told),
+            Request::Create { make, flags, file } => self.create(make, *flags, *file).map(found(make.parent)),
+            Request::Mknod { make, rdev } => self.mknod(make, *rdev).map(found(make.parent)),
+            Request::Symlink { make, target } => self.symlink(make, target).map(found(make.parent)),
+            Request::Tmpfile { make, flags, file } => self.tmpfile(make, *flags, *file).map(found(make.parent)),
+            Request::Link { node, file, parent, name } => self.link(*node, *file, *parent, name).map(found(*parent)),
             Request::Unlink { parent, name, dir, keep } => {
-                self.unlink(*parent, name, *dir, *keep).map(|()| Reply::Done)
+                self.unlink(*parent, name, *dir, *keep)?;
+                Ok(self.directory_attr(*parent).map_or(Reply::Done, |parent| Reply::Removed { parent }))
             }
             Request::Rename { parent, name, new_parent, new_name, flags, keep } => {
                 self.rename((*parent, name), (*new_parent, new_name), *flags, *keep).map(|()| Reply::Done)
             }
-            Request::Setattr { node, file, set } => self.setattr(*node, *file, set).map(attr),
+            Request::Setattr { node, file, set } => self.setattr(*node, *file, set).map(told),
             Request::Write { file, offset, kill_privileges } => {
-                self.write(*file, *offset, payload, *kill_privileges).map(attr)
+                self.write(*file, *offset, payload, *kill_privileges).map(told)
             }
-            Request::Fallocate { file, offset, len, mode } => self.fallocate(*file, *offset, *len, *mode).map(attr),
+            Request::Fallocate { file, offset, len, mode } => self.fallocate(*file, *offset, *len, *mode).map(told),
             Request::CopyRange { file, offset, to, to_offset, len } => {
                 let copied = self.copy_range((*file, *offset), (*to, *to_offset), *len);
                 copied.map(|(len, attr)| Reply::Copied { len, attr })
             }
-            Request::Setxattr { node, name, flags } => self.setxattr(*node, name, payload, *flags).map(attr),
-            Request::Removexattr { node, name } => self.removexattr(*node, name).map(attr),
+            Request::Setxattr { node, name, flags } => self.setxattr(*node, name, payload, *flags).map(told),
+            Request::Removexattr { node, name } => self.removexattr(*node, name).map(told),
             question => {
                 tracing::debug!(request = stats::kind(question), "not a change");
                 Err(Errno::INVAL)
             }
         }
+    }
+
+    /// What a directory is after a change in it, so that the mount need not ask.
+    fn directory_attr(&self, dir: Node) -> Option<Attr> {
+        let found = self.locate_dir(dir).ok()?;
+        let stat = attr::stat(&found.descriptor).ok()?;
+        Some(self.node_attr(dir, &found.descriptor, &stat))
     }
 
     /// Waiting for a disk must not hold up the changes after it.

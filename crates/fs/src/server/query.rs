@@ -100,7 +100,7 @@ impl Service {
         let reply = match request {
             Request::List { dir, limit } => return self.answer_list(id, dir, limit),
             Request::Lookup { parent, name } => {
-                self.lookup(parent, &name, moment).map(|entry| (Reply::Found { entry }, Bytes::new()))
+                self.lookup(parent, &name, moment).map(|entry| (Reply::Found { entry, parent: None }, Bytes::new()))
             }
             Request::Getattr { node, file } => self.getattr(node, file, moment).map(plain),
             Request::Open { node, file } => self.open(node, file, moment).map(plain),

@@ -6,7 +6,7 @@ use std::{
     sync::Mutex,
 };
 
-use remotely_proto::fs::Node;
+use remotely_proto::fs::{Node, UsedFile};
 
 use super::{
     name::Name,
@@ -22,6 +22,11 @@ const RUNS_MAX: usize = 256;
 /// What was pushed so many times without having been asked for goes; spread over twice as many runs, so that not
 /// everything has to be asked for again at the same time.
 const AGE_MAX: u32 = 16;
+/// The same for content, where the mount has told what was read: a command may do something else for a few runs.
+const UNUSED_MAX: u32 = 3;
+
+/// Age of what was read in this run, until the profile is made.
+const USED: u32 = u32::MAX;
 
 /// The list so far.
 #[derive(Debug, Default)]
@@ -34,6 +39,8 @@ struct Inner {
     items: Vec<Item>,
     listings: HashMap<Key, usize>,
     contents: HashMap<Key, usize>,
+    /// The mount has told what was read.
+    told: bool,
 }
 
 impl Record {
@@ -77,11 +84,32 @@ impl Record {
         }
     }
 
+    /// The mount tells what was read of files: no more than that is worth pushing.
+    pub(super) fn used(&self, files: Vec<UsedFile>) {
+        let mut inner = self.inner.hold();
+        inner.told = true;
+        for file in files {
+            let Some(index) = inner.contents.get(&Key { dev: file.dev, ino: file.ino }).copied() else { continue };
+            let item = &mut inner.items[index];
+            let runs = file.runs.into_iter().filter(|(start, end)| start < end).take(RUNS_MAX);
+            item.wanted = Wanted::Content { blocks: runs.map(|(start, end)| Blocks { start, end }).collect() };
+            item.age = USED;
+        }
+    }
+
     /// All, less what is too old.
     pub(super) fn profile(&self) -> Profile {
         let inner = self.inner.hold();
-        let items = inner.items.iter().filter(|item| item.age < AGE_MAX + spread(item)).cloned().collect();
-        Profile { items }
+        let items = inner.items.iter().filter_map(|item| {
+            let (age, most) = match item.wanted {
+                Wanted::Content { .. } if item.age == USED => (0, UNUSED_MAX),
+                // Asked for in this run, and not read: guessed wrong.
+                Wanted::Content { .. } if inner.told => (item.age.max(1), UNUSED_MAX),
+                _ => (item.age, AGE_MAX + spread(item)),
+            };
+            (age < most).then(|| Item { age, ..item.clone() })
+        });
+        Profile { items: items.collect() }
     }
 }
 

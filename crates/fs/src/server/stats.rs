@@ -21,7 +21,7 @@ pub struct Stats {
     pub failures: u64,
 }
 
-const KINDS: [&str; 32] = [
+const KINDS: [&str; 33] = [
     "bind",
     "forget",
     "cancel",
@@ -54,15 +54,27 @@ const KINDS: [&str; 32] = [
     "copy-range",
     "setxattr",
     "removexattr",
+    "used",
 ];
 
 /// The counts.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Counters {
-    requests: [AtomicU64; 32],
+    requests: [AtomicU64; 33],
     pub(super) bytes_read: AtomicU64,
     pub(super) bytes_written: AtomicU64,
     pub(super) bytes_pushed: AtomicU64,
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self {
+            requests: std::array::from_fn(|_| AtomicU64::default()),
+            bytes_read: Default::default(),
+            bytes_written: Default::default(),
+            bytes_pushed: Default::default(),
+        }
+    }
 }
 
 impl Counters {
@@ -124,5 +136,6 @@ fn index(request: &Request) -> usize {
         Request::CopyRange { .. } => 29,
         Request::Setxattr { .. } => 30,
         Request::Removexattr { .. } => 31,
+        Request::Used { .. } => 32,
     }
 }

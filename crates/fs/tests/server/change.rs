@@ -112,7 +112,7 @@ async fn all_types_are_made_with_the_callers_umask_and_user() {
     let mut make = rig.make(Node::ROOT, "link", 0o777);
     make.caller = (1234, 5678);
     match rig.change(Request::Symlink { make, target: b"to/\xff".to_vec().into() }).await {
-        Reply::Found { entry } => assert_eq!((entry.attr.uid, &entry.target.unwrap()[..]), (1234, &b"to/\xff"[..])),
+        Reply::Found { entry, .. } => assert_eq!((entry.attr.uid, &entry.target.unwrap()[..]), (1234, &b"to/\xff"[..])),
         other => panic!("{other:?}"),
     }
     // What the caller may not do here is refused, though this process may.
@@ -208,7 +208,7 @@ async fn hard_links_count() {
     assert_eq!(rig.attr_of(Lane::Change, request.clone(), Bytes::new()).await.unwrap().nlink, 2);
     assert_eq!(rig.change(request).await, failed(libc::EEXIST));
     assert_eq!(fs::metadata(rig.path("a")).unwrap().ino(), fs::metadata(rig.path("d/b")).unwrap().ino());
-    assert_eq!(rig.change(unlink(Node::ROOT, "a", false, None)).await, Reply::Done);
+    rig.removed(unlink(Node::ROOT, "a", false, None)).await;
     rig.write(file, 0, &b"x"[..]).await.unwrap();
     let attr = rig.attr_of(Lane::Query, Request::Getattr { node, file: None }, Bytes::new()).await.unwrap();
     assert_eq!((attr.nlink, attr.size), (1, 1), "found by its other name");
@@ -263,7 +263,7 @@ async fn what_lost_its_name_lives_while_it_is_kept() {
     let (node, file) = rig.create(Node::ROOT, "a").await.unwrap();
     rig.write(file, 0, &b"content"[..]).await.unwrap();
     assert_eq!(rig.change(unlink(Node::ROOT, "a", true, Some(node))).await, failed(libc::ENOTDIR));
-    assert_eq!(rig.change(unlink(Node::ROOT, "a", false, Some(node))).await, Reply::Done);
+    rig.removed(unlink(Node::ROOT, "a", false, Some(node))).await;
     rig.tell(Lane::Change, Request::ReleaseWrite { file }, Bytes::new()).await;
     rig.applied().await;
     assert_eq!(&rig.read(node, 0, 100).await.unwrap()[..], b"content");
@@ -281,7 +281,7 @@ async fn what_lost_its_name_lives_while_it_is_kept() {
     // A directory.
     fs::create_dir(rig.path("d")).unwrap();
     let d = rig.node("d").await;
-    assert_eq!(rig.change(unlink(Node::ROOT, "d", true, Some(d))).await, Reply::Done);
+    rig.removed(unlink(Node::ROOT, "d", true, Some(d))).await;
     assert_eq!(rig.list(d).await.unwrap(), []);
     assert_eq!(rig.create(d, "x").await, Err(libc::ENOENT));
 }

@@ -157,11 +157,19 @@ impl Rig {
         self.ask_with(Lane::Change, request, Bytes::new()).await.reply
     }
 
+    /// Removes a name, and looks at what is told of the directory.
+    pub(crate) async fn removed(&self, request: Request) {
+        match self.change(request).await {
+            Reply::Removed { parent } => assert_eq!(parent.mode & libc::S_IFMT, libc::S_IFDIR),
+            other => panic!("{other:?}"),
+        }
+    }
+
     /// Attributes from an answer that has them, or the errno.
     pub(crate) async fn attr_of(&self, lane: Lane, request: Request, payload: impl Into<Bytes>) -> Result<Attr, i32> {
         match self.ask_with(lane, request, payload).await.reply {
             Reply::Attr { attr } => Ok(attr),
-            Reply::Found { entry } => Ok(entry.attr),
+            Reply::Found { entry, .. } => Ok(entry.attr),
             Reply::Failed { errno } => Err(errno as i32),
             other => panic!("{other:?}"),
         }
@@ -171,7 +179,7 @@ impl Rig {
     pub(crate) async fn find(&self, parent: Node, name: impl AsRef<[u8]>) -> Result<(Node, Entry), i32> {
         let name = name.as_ref().to_vec();
         match self.query(Request::Lookup { parent, name: name.into() }).await {
-            Reply::Found { entry } => Ok((self.bind(parent, &entry).await, entry)),
+            Reply::Found { entry, .. } => Ok((self.bind(parent, &entry).await, entry)),
             Reply::Failed { errno } => Err(errno as i32),
             other => panic!("{other:?}"),
         }

@@ -1,11 +1,14 @@
 //! Keepalive: when to ask whether the peer is there, and when to give it up. Told of everything sent and received by the
-//! mux; any byte counts, so a busy link is never taken for dead.
+//! mux; any byte counts, so a busy link is never taken for dead. A peer that has announced its silence is not given up.
 
 use std::time::Duration;
 
 /// The clock may be this late before it is taken for our own sleep (a stopped process, a suspended machine): what the peer
 /// sent meanwhile has not been read yet.
 const LATE: Duration = Duration::from_secs(1);
+/// While the peer is paused, so many times as long passes between pings. None would do for the peer; what is sent makes the
+/// transport notice that the way there is gone.
+const RARELY: u32 = 12;
 
 /// What is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,12 +27,22 @@ pub(super) struct Alive {
     pinged_at: Duration,
     /// When the clock was last seen.
     seen_at: Duration,
+    /// The peer said that it will be silent, and has been since.
+    paused: bool,
 }
 
 impl Alive {
     pub(super) fn new(keepalive: Duration, dead_after: Duration) -> Self {
         let never = Duration::ZERO;
-        Self { keepalive, dead_after, sent_at: never, received_at: never, pinged_at: never, seen_at: never }
+        Self {
+            keepalive,
+            dead_after,
+            sent_at: never,
+            received_at: never,
+            pinged_at: never,
+            seen_at: never,
+            paused: false,
+        }
     }
 
     /// The pipe is there: silence counts from now.
@@ -43,22 +56,29 @@ impl Alive {
 
     pub(super) fn on_received(&mut self, now: Duration) {
         self.received_at = now;
+        self.paused = false;
+    }
+
+    /// The last thing that came says that nothing will come for a while.
+    pub(super) fn on_pause(&mut self) {
+        self.paused = true;
     }
 
     /// When [`check`](Self::check) must be called next.
     pub(super) fn deadline(&self) -> Duration {
-        self.ping_at().min(self.received_at + self.dead_after)
+        if self.paused { self.ping_at() } else { self.ping_at().min(self.received_at + self.dead_after) }
     }
 
     /// A ping is due when nothing was sent for a while, for the sake of the peer, and when nothing came.
     fn ping_at(&self) -> Duration {
-        self.pinged_at.max(self.sent_at.min(self.received_at)) + self.keepalive
+        let interval = if self.paused { self.keepalive * RARELY } else { self.keepalive };
+        self.pinged_at.max(self.sent_at.min(self.received_at)) + interval
     }
 
     pub(super) fn check(&mut self, now: Duration) -> Due {
         let late = now.saturating_sub(self.seen_at.max(self.deadline())) > LATE;
         self.seen_at = now;
-        if now >= self.received_at + self.dead_after {
+        if !self.paused && now >= self.received_at + self.dead_after {
             if !late {
                 return Due::Dead;
             }
@@ -116,6 +136,23 @@ mod tests {
         }
         assert_eq!(pings, 2);
         assert_eq!(alive.check(S(115)), Due::Dead);
+    }
+
+    #[test]
+    fn an_announced_silence_is_no_death_until_the_next_byte() {
+        let mut alive = alive();
+        alive.on_pause();
+        let mut pings = 0;
+        while alive.deadline() < S(100 + 3600) {
+            let now = alive.deadline();
+            assert_eq!(alive.check(now), Due::Ping);
+            alive.on_sent(now);
+            pings += 1;
+        }
+        assert_eq!(pings, 59);
+        alive.on_received(S(3700));
+        assert_eq!(alive.check(S(3714)), Due::Ping);
+        assert_eq!(alive.check(S(3715)), Due::Dead);
     }
 
     #[test]

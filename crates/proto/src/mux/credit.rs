@@ -47,6 +47,14 @@ impl Credit {
         self.taken + self.window - self.granted >= self.window / 4
     }
 
+    /// Grows the window at the cost of `budget`. True if a grant is due.
+    pub(super) fn widen(&mut self, window: u64, budget: &mut u64) -> bool {
+        let more = window.min(WINDOW_MAX).saturating_sub(self.window).min(*budget);
+        *budget -= more;
+        self.window += more;
+        more > 0
+    }
+
     /// What to grant now: bytes since the start of the stream.
     pub(super) fn grant(&mut self) -> u64 {
         self.granted = self.taken + self.window;

@@ -79,7 +79,13 @@ impl Mux {
         self.stats.bytes_received += chunk.len() as u64;
         while self.end.is_none() {
             let result = match self.decoder.next(&mut chunk) {
-                Ok(Some(part)) => self.part(now, part),
+                Ok(Some(part)) => {
+                    // A byte behind it would have ended it already.
+                    if part.header.kind == Kind::Pause && chunk.is_empty() {
+                        self.alive.on_pause();
+                    }
+                    self.part(now, part)
+                }
                 Ok(None) => return,
                 Err(error) => Err(ProtocolError::Frame(error)),
             };
@@ -117,7 +123,7 @@ impl Mux {
                 self.pong = Some(header.seq);
                 Ok(())
             }
-            Kind::Pong => Ok(()),
+            Kind::Pong | Kind::Pause => Ok(()),
             Kind::Ack => self.on_ack(now, header.seq, payload),
             Kind::Unknown(_) => {
                 if first {

@@ -6,7 +6,7 @@ use bytes::{Buf, Bytes};
 use thiserror::Error;
 
 use super::{
-    Mux, STREAMS_MAX,
+    Mux, STREAMS_MAX, Silence,
     stream::{RecvState, SendState, Stream},
 };
 use crate::{
@@ -150,6 +150,17 @@ impl Mux {
         }
     }
 
+    /// Lets the peer be so many bytes ahead of the application from the start, as far as the link's budget goes and at most
+    /// [`WINDOW_MAX`](super::WINDOW_MAX): for a stream that is known to carry much at once.
+    pub fn widen(&mut self, id: u32, window: u64) {
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        let half = &mut stream.recv;
+        if half.credit.widen(window, &mut self.growth) && half.state == RecvState::Open && !half.grant_due {
+            half.grant_due = true;
+            self.due(id);
+        }
+    }
+
     /// Reads no more. The peer's sender learns `code`: zero means no more than that, anything else is a reset.
     pub fn stop(&mut self, id: u32, code: u32) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
@@ -177,12 +188,36 @@ impl Mux {
         self.settle(id);
     }
 
+    /// Announces to the peer that nothing will come for a while, so that it does not give this side up: this process is about
+    /// to be stopped. What is urgent still goes out with the announcement, and from then on nothing does until
+    /// [`resume`](Self::resume) or [`close`](Self::close).
+    pub fn hold(&mut self) {
+        if self.close_by.is_none() && self.silence == Silence::No {
+            self.silence = Silence::Wanted;
+        }
+    }
+
+    /// Whether the announcement of [`hold`](Self::hold) has been handed out.
+    pub fn held(&self) -> bool {
+        self.silence == Silence::Kept
+    }
+
+    /// Goes on after [`hold`](Self::hold). The peer is told at once; what it has sent meanwhile may still be on its way, so
+    /// its silence counts from now.
+    pub fn resume(&mut self, now: Duration) {
+        if std::mem::replace(&mut self.silence, Silence::No) == Silence::Kept {
+            self.ping = true;
+            self.alive.start(now);
+        }
+    }
+
     /// Closes the link when all that was sent before has been handed out, and after
     /// [`Config::dead_after`](super::Config::dead_after) in any case.
     pub fn close(&mut self, now: Duration) {
         if self.peer.is_none() {
             return self.over(End::Closed);
         }
+        self.resume(now);
         self.close_by.get_or_insert(now + self.config.dead_after);
     }
 

@@ -143,6 +143,16 @@ pub struct Stats {
     pub rate: Option<u64>,
 }
 
+/// Whether this side says nothing for now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Silence {
+    No,
+    /// It is to be announced.
+    Wanted,
+    /// It was announced: any byte would end it.
+    Kept,
+}
+
 /// One end of a link.
 #[derive(Debug)]
 pub struct Mux {
@@ -172,6 +182,7 @@ pub struct Mux {
     refused: VecDeque<(u32, u32)>,
     pong: Option<u64>,
     ping: bool,
+    silence: Silence,
     pace: Pace,
     alive: Alive,
     decoder: FrameDecoder,
@@ -209,6 +220,7 @@ impl Mux {
             refused: VecDeque::new(),
             pong: None,
             ping: false,
+            silence: Silence::No,
             pace: Pace::new(),
             alive: Alive::new(config.keepalive, config.dead_after),
             decoder: FrameDecoder::default(),
@@ -240,6 +252,7 @@ impl Mux {
         if self.end.is_some() {
             return None;
         }
+        let blocked = blocked || self.silence == Silence::Kept;
         let ack_at = self.ack_at.filter(|_| !blocked);
         let data = !blocked && self.peer.is_some() && !self.schedule.is_empty();
         let data_at = self.pace.room_at().filter(|_| data);

@@ -6,7 +6,7 @@ use std::{collections::VecDeque, time::Duration};
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::{
-    Event, Mux,
+    Event, Mux, Silence,
     stream::{RecvState, SendState},
 };
 use crate::{
@@ -56,11 +56,16 @@ impl Mux {
             writer.scratch.reserve(BLOCK);
         }
         self.put_hello(now, &mut writer);
-        if self.end.is_none() && self.peer.is_some() {
+        if self.end.is_none() && self.peer.is_some() && self.silence != Silence::Kept {
             self.put_link(now, &mut writer);
             self.put_streams(now, max, &mut writer);
-            self.put_data(now, max, &mut writer);
-            self.say_goodbye();
+            if self.silence == Silence::Wanted {
+                self.silence = Silence::Kept;
+                self.header(now, &mut writer, Header { len: 0, kind: Kind::Pause, flags: 0, stream: 0, seq: 0 });
+            } else {
+                self.put_data(now, max, &mut writer);
+                self.say_goodbye();
+            }
         }
         if let Some(code) = self.goodbye.take()
             && self.peer.is_some()
@@ -90,10 +95,11 @@ impl Mux {
         if !self.hello_sent || self.goodbye.is_some() {
             return true;
         }
-        if self.end.is_some() || self.peer.is_none() {
+        if self.end.is_some() || self.peer.is_none() || self.silence == Silence::Kept {
             return false;
         }
         let urgent = self.ping || self.pong.is_some() || !self.due.is_empty() || !self.refused.is_empty();
+        let urgent = urgent || self.silence == Silence::Wanted;
         let data = if self.room(now) { !self.schedule.is_empty() } else { self.schedule.has_control() };
         urgent || data || self.ack_at.is_some_and(|at| at <= now) || self.close_by.is_some()
     }

@@ -54,8 +54,7 @@ pub struct Ready {
 
 /// Gets a link to `options.target`. What has been queued in `builder` travels before the first answer.
 ///
-/// Must be called inside a Tokio runtime. Cancel safe: dropping the future ends the process of the transport (which
-/// may take half a second) and leaves the terminal as it was, also during a password prompt of ssh.
+/// Must be called inside a Tokio runtime. Cancel safe: dropping the future kills the process of the transport and leaves the terminal as it was, also during a password prompt of ssh.
 pub async fn connect(options: &ConnectOptions, mut builder: LinkBuilder) -> Result<Connected, ConnectError> {
     let began = Instant::now();
     let flight = builder.first_flight();

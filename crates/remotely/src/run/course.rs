@@ -27,6 +27,9 @@ const SECOND: Duration = Duration::from_secs(1);
 /// Most time from the end of the command until the terminal is put back, if somebody reads its output slowly.
 const TIDY: Duration = Duration::from_millis(100);
 
+/// How long the transport's process may take to read what is in its pipe.
+const PASS_ON: Duration = Duration::from_millis(30);
+
 /// A signal asked for the end, and nothing has come from the host since.
 #[derive(Debug, Clone, Copy)]
 struct Trouble {
@@ -123,7 +126,8 @@ impl<'f, 'a> Course<'f, 'a> {
         }
     }
 
-    /// A signal for the whole process group ends the transport, too, and with it the command. As here, then.
+    /// A signal that asked for the end may have ended the transport, too (those that `sudo` runs hear it), and with it the
+    /// command. As here, then.
     fn lost(&self, end: End) -> RunError {
         match self.trouble {
             Some(Trouble { signal, .. }) => RunError::Interrupted(signal),
@@ -141,7 +145,7 @@ impl<'f, 'a> Course<'f, 'a> {
             Report::Failed { step, errno, what } => return Err(RunError::Failed { step, errno, what }),
             Report::Stopped { signal } => {
                 self.known = Known::Stopped;
-                self.stopped(i32::try_from(signal).unwrap_or(libc::SIGSTOP));
+                self.stopped(i32::try_from(signal).unwrap_or(libc::SIGSTOP)).await;
             }
             Report::Continued => self.known = Known::Running,
             Report::Exited { status, tag, offsets, cpu } => {
@@ -193,7 +197,7 @@ impl<'f, 'a> Course<'f, 'a> {
     }
 
     /// The command was stopped: so are we, for the shell that does job control here.
-    fn stopped(&mut self, signal: i32) {
+    async fn stopped(&mut self, signal: i32) {
         let wants = matches!(signal, libc::SIGTTIN | libc::SIGTTOU);
         if let Some(terminal) = self.flow.terminal
             && wants
@@ -208,7 +212,13 @@ impl<'f, 'a> Course<'f, 'a> {
         let group = self.flow.terminal.is_some() && (wants || self.flow.locals.typed() == Some(signal));
         self.flow.locals.keys(false);
         terminal::restore();
+        let held = self.link.hold().await;
+        if group && wants {
+            // It stops the transport, too, which has to pass the announcement on first.
+            tokio::time::sleep(PASS_ON).await;
+        }
         self.flow.signals.stop(signal, group);
+        drop(held);
         // SIGCONT comes as a signal of its own, unless it is ignored.
         self.continued();
     }

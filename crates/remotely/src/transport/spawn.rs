@@ -34,8 +34,9 @@ pub struct Started {
 
 /// Starts `argv` (at least one word, looked up in `PATH`) with a pipe to it.
 ///
-/// Its standard error goes to ours; the last of it is kept for messages. It ignores the signals of the keyboard: at a
-/// password prompt it must be in the foreground with us, and later Ctrl-C is for the command, not for the way there.
+/// Its standard error goes to ours; the last of it is kept for messages. It ignores the signals that ask a whole process
+/// group to stop or to end: at a password prompt it must be in the foreground with us, and later they are for the command,
+/// not for the way there. (`ssh` installs handlers only for what it does not find ignored.)
 pub fn start(argv: &[OsString]) -> Result<Started, StartError> {
     start_with(argv, true)
 }
@@ -71,7 +72,7 @@ pub async fn output(argv: &[OsString]) -> Result<Vec<u8>, StartError> {
     Ok(output)
 }
 
-/// A transport's process. Dropping it ends it: TERM, and KILL after half a second.
+/// A transport's process. Dropping it kills it: of TERM it takes no notice. Whatever it has started ends by its closed pipe.
 #[derive(Debug)]
 pub struct Process {
     pidfd: OwnedFd,
@@ -80,9 +81,9 @@ pub struct Process {
     passing: Option<thread::JoinHandle<()>>,
 }
 
-/// How long a process may take to end by itself once its pipe is closed, and after TERM.
+/// How long a process may take to end by itself once its pipe is closed, and to be gone after KILL.
 const GRACE: Duration = Duration::from_secs(2);
-const TERM_GRACE: Duration = Duration::from_millis(500);
+const KILL_GRACE: Duration = Duration::from_millis(500);
 /// What is kept of standard error, in bytes.
 const TAIL: usize = 4096;
 
@@ -113,11 +114,6 @@ impl Process {
         let _ = tokio::time::timeout(GRACE, self.ended()).await;
     }
 
-    fn signal(&self, signal: Signal) {
-        // It fails when the process has ended, or is another user's (`sudo`), which ends by its closed pipe.
-        let _ = rustix::process::pidfd_send_signal(&self.pidfd, signal);
-    }
-
     /// Whether the process has ended, after waiting for it.
     fn wait(&self, time: Duration) -> bool {
         let deadline = Instant::now() + time;
@@ -140,10 +136,9 @@ impl Drop for Process {
         if self.wait(Duration::ZERO) {
             return;
         }
-        self.signal(Signal::TERM);
-        if !self.wait(TERM_GRACE) {
-            self.signal(Signal::KILL);
-            self.wait(TERM_GRACE);
+        // It fails when the process is another user's (`sudo`), which ends by its closed pipe.
+        if rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL).is_ok() {
+            self.wait(KILL_GRACE);
         }
     }
 }
@@ -176,7 +171,7 @@ fn keep(mut command: Command) -> io::Result<(OwnedFd, watch::Receiver<Option<Exi
             if rustix::process::getppid() != Some(parent) {
                 return Err(io::Error::from_raw_os_error(libc::ESRCH));
             }
-            for signal in [libc::SIGINT, libc::SIGQUIT, libc::SIGTSTP] {
+            for signal in [libc::SIGINT, libc::SIGQUIT, libc::SIGTSTP, libc::SIGTERM, libc::SIGHUP] {
                 libc::signal(signal, libc::SIG_IGN);
             }
             Ok(())
@@ -282,4 +277,38 @@ pub enum StartError {
         /// Why not.
         source: io::Error,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sh(script: &str) -> Started {
+        start(&["sh".into(), "-c".into(), script.into()]).unwrap()
+    }
+
+    fn line(reader: &OwnedFd) -> String {
+        let mut buffer = [0; 64];
+        let read = rustix::io::read(reader, &mut buffer).unwrap();
+        String::from_utf8_lossy(&buffer[..read]).into_owned()
+    }
+
+    #[test]
+    fn what_a_whole_process_group_hears_does_not_end_it_and_a_drop_does_at_once() {
+        let started = sh("for s in INT QUIT TSTP TERM HUP; do kill -$s $$; done; echo on; exec sleep 60");
+        assert_eq!(line(&started.reader), "on\n");
+        let begun = Instant::now();
+        drop(started.process);
+        assert!(begun.elapsed() < Duration::from_millis(300), "{:?}", begun.elapsed());
+        assert_eq!(line(&started.reader), "");
+    }
+
+    #[tokio::test]
+    async fn what_has_ended_by_itself_says_how() {
+        let started = sh("read word; echo $word >&2; exit 3");
+        drop(started.writer);
+        assert_eq!(started.process.ended().await.code(), Some(3));
+        assert_eq!(started.process.last_words().await, "");
+        started.process.close().await;
+    }
 }

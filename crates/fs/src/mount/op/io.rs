@@ -24,8 +24,7 @@ impl Fs {
         if flags & libc::O_DIRECT as u32 != 0 {
             return self.read_direct(node, file, offset, size).await;
         }
-        if let Some(mut data) = self.with(|table| Ok(table.inode(node)?.written_tail(offset)))? {
-            data.truncate(size as usize);
+        if let Some(data) = self.with(|table| Ok(table.inode(node)?.written_pages(offset, size.into())))? {
             return Ok(Answer::data(vec![data]));
         }
         loop {
@@ -41,7 +40,11 @@ impl Fs {
                 let content = inode.content.get_or_insert_with(|| Box::new(Content::new(id)));
                 let plan = content.plan(offset, size.into(), total);
                 let taken = content.take(offset, size.into(), total)?;
-                Ok((taken, (content.id, plan), event.notified_owned()))
+                let id = content.id;
+                if taken.is_some() && offset < total {
+                    inode.used(offset, u64::from(size).min(total - offset));
+                }
+                Ok((taken, (id, plan), event.notified_owned()))
             })?;
             let (id, asks) = plan;
             if !asks.is_empty() {

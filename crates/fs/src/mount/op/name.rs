@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use remotely_proto::ByteVec;
-use remotely_proto::fs::{Entry, Lane, Make, NAME_MAX, Node, Reply, Request as Ask, access};
+use remotely_proto::fs::{Attr, Entry, Lane, Make, NAME_MAX, Node, Reply, Request as Ask, access};
 use rustix::io::Errno;
 
 use crate::mount::fs::{Fs, Opened};
@@ -57,7 +57,7 @@ impl Fs {
         let request = Ask::Lookup { parent, name: name.clone() };
         match self.ask(Lane::Query, &[parent], request, Bytes::new()).await {
             Ok(answered) => {
-                let Reply::Found { entry } = answered.reply else { return unexpected() };
+                let Reply::Found { entry, .. } = answered.reply else { return unexpected() };
                 self.with(|table| {
                     let node = table.learn(parent, entry, answered.seen);
                     self.show_entry(table, parent, node).map(|entry| Answer::entry(&entry))
@@ -162,9 +162,9 @@ impl Fs {
 
     async fn make_name(self: &Arc<Self>, make: Make, request: Ask) -> Result<Answer, Errno> {
         let answered = self.ask(Lane::Change, &[make.parent], request, Bytes::new()).await?;
-        let Reply::Found { entry } = answered.reply else { return unexpected() };
+        let Reply::Found { entry, parent: directory } = answered.reply else { return unexpected() };
         self.with(|table| {
-            let node = table.made(make.parent, entry, answered.seen, make.node);
+            let node = table.made(make.parent, entry, directory, answered.seen, make.node);
             self.show_entry(table, make.parent, node).map(|entry| Answer::entry(&entry))
         })
     }
@@ -174,12 +174,12 @@ impl Fs {
         let file = self.any_change_file(node);
         let request = Ask::Link { node, file, parent, name };
         let answered = self.ask(Lane::Change, &[node, parent], request, Bytes::new()).await?;
-        let Reply::Found { entry } = answered.reply else { return unexpected() };
+        let Reply::Found { entry, parent: directory } = answered.reply else { return unexpected() };
         self.with(|table| {
             let attr = entry.attr.clone();
             let node = table.learn(parent, entry, answered.seen);
             table.own(node, attr, answered.seen);
-            table.parent_changed(parent);
+            table.parent_changed(parent, directory, answered.seen);
             self.show_entry(table, parent, node).map(|entry| Answer::entry(&entry))
         })
     }
@@ -189,13 +189,17 @@ impl Fs {
         let keep = self.with(|table| self.keep_open(table, parent, &name));
         let nodes: Vec<Node> = [parent].into_iter().chain(keep).collect();
         let request = Ask::Unlink { parent, name: name.clone(), dir, keep };
-        self.ask(Lane::Change, &nodes, request, Bytes::new()).await?;
+        let answered = self.ask(Lane::Change, &nodes, request, Bytes::new()).await?;
+        let directory = match answered.reply {
+            Reply::Removed { parent } => Some(parent),
+            _ => None,
+        };
         self.with(|table| {
             if let Some(node) = table.known_name(parent, &name) {
                 table.stale_links(node);
             }
             table.absent(parent, name);
-            table.parent_changed(parent);
+            table.parent_changed(parent, directory, answered.seen);
         });
         Ok(Answer::done())
     }
@@ -237,9 +241,15 @@ impl Fs {
     }
 
     /// Takes in an entry that was made together with an open file.
-    pub(super) fn take_made(self: &Arc<Self>, make: &Make, entry: Entry, seen: u64) -> Result<(Node, EntryOut), Errno> {
+    pub(super) fn take_made(
+        self: &Arc<Self>,
+        make: &Make,
+        entry: Entry,
+        directory: Option<Attr>,
+        seen: u64,
+    ) -> Result<(Node, EntryOut), Errno> {
         self.with(|table| {
-            let node = table.made(make.parent, entry, seen, make.node);
+            let node = table.made(make.parent, entry, directory, seen, make.node);
             table.inode(node)?.opens += 1;
             let entry = self.show_entry(table, make.parent, node)?;
             Ok((node, entry))

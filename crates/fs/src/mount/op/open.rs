@@ -88,9 +88,9 @@ impl Fs {
         let file = self.fresh_file();
         let request = Ask::Create { make: make.clone(), flags, file: File(file) };
         let answered = self.ask(Lane::Change, &[parent], request, Bytes::new()).await?;
-        let Reply::Found { entry } = answered.reply else { return unexpected() };
+        let Reply::Found { entry, parent: directory } = answered.reply else { return unexpected() };
         let attr = entry.attr.clone();
-        let (node, shown) = self.take_made(&make, entry, answered.seen)?;
+        let (node, shown) = self.take_made(&make, entry, directory, answered.seen)?;
         self.with(|table| {
             if flags & libc::O_TRUNC as u32 != 0
                 && let Ok(inode) = table.inode(node)
@@ -115,7 +115,7 @@ impl Fs {
         let file = self.fresh_file();
         let request = Ask::Tmpfile { make: make.clone(), flags, file: File(file) };
         let answered = self.ask(Lane::Change, &[parent], request, Bytes::new()).await?;
-        let Reply::Found { entry } = answered.reply else { return unexpected() };
+        let Reply::Found { entry, .. } = answered.reply else { return unexpected() };
         let shown = self.with(|table| {
             table.learn_nameless(make.node, entry.attr);
             let inode = table.inode(make.node)?;

@@ -33,8 +33,13 @@ pub(super) async fn examine(options: &ConnectOptions) -> (Vec<Finding>, bool) {
         );
         found.push(Finding::ok(what));
     }
-    link.close();
-    match tokio::time::timeout(std::time::Duration::from_secs(10), link.ended()).await {
+    let closed = async {
+        // Without the other side's hello there is nobody to say goodbye to.
+        let _ = link.linked().await;
+        link.close();
+        link.ended().await
+    };
+    match tokio::time::timeout(std::time::Duration::from_secs(10), closed).await {
         Ok(End::Closed) => {}
         Ok(end) => found.push(Finding::fail(format!("the link broke: {end:?}"), "-vv shows more")),
         Err(_) => {
