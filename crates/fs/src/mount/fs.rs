@@ -5,7 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Waker};
 
 use bytes::Bytes;
 use remotely_proto::ByteVec;
@@ -350,7 +350,7 @@ pub(super) fn serve(fs: &Arc<Fs>, request: Request, runtime: &tokio::runtime::Ha
     let mut work: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(respond(fs.clone(), request));
     // Polled once here: what is known needs no task and no other thread. A future that was polled without a waker is
     // polled again when it is spawned.
-    if let Poll::Pending = work.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+    if work.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
         runtime.spawn(work);
     }
 }

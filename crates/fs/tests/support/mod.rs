@@ -43,17 +43,17 @@ impl Mounted {
         let base = std::env::temp_dir().join(name);
         let (here, there) = (base.join("here"), base.join("there"));
         std::fs::create_dir_all(&here).unwrap();
-        Self::mounted(base, here, there, choice)
+        Self::at(base, here, there, choice)
     }
 
     /// A second mount of the same directory.
     pub(crate) fn again(&self) -> Self {
         let base = self.base.with_extension("again");
         let there = base.join("there");
-        Self::mounted(base, self.here.clone(), there, Choice::default())
+        Self::at(base, self.here.clone(), there, Choice::default())
     }
 
-    fn mounted(base: PathBuf, here: PathBuf, there: PathBuf, choice: Choice) -> Self {
+    fn at(base: PathBuf, here: PathBuf, there: PathBuf, choice: Choice) -> Self {
         std::fs::create_dir_all(&there).unwrap();
         let fuse = mount_fuse(&there);
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
