@@ -107,8 +107,11 @@ pub(crate) fn set_blocked(signals: u64) {
 pub(crate) fn set_dispositions(ignored: u64) {
     for signal in 1..=SIGNAL_MAX {
         let handler = if ignored >> (signal - 1) & 1 == 1 { libc::SIG_IGN } else { libc::SIG_DFL };
-        // SAFETY: neither value is a function. KILL and STOP are refused, which changes nothing.
-        unsafe { libc::signal(signal as libc::c_int, handler) };
+        // The kernel's own call, as above: a parent that used posix_spawn(3) may have left one of the two ignored.
+        // Handler, flags, restorer, mask of 8 bytes.
+        let action = [handler, 0, 0, 0];
+        // SAFETY: the pointer is valid, and neither value is a function. KILL and STOP are refused, which changes nothing.
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, action.as_ptr(), std::ptr::null_mut::<usize>(), 8_usize) };
     }
 }
 

@@ -1,0 +1,307 @@
+//! What the mount knows of the client's files: inodes, directories, and which of it may be shown without asking. Holds no
+//! lock and does no I/O; `Fs` keeps it behind one mutex and never awaits with it.
+
+mod inode;
+mod name;
+mod path;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use remotely_proto::ByteVec;
+use remotely_proto::fs::{Attr, Binding, Entry, Lane, Node, Time, UsedFile};
+use rustix::io::Errno;
+use tokio::sync::Notify;
+
+pub(super) use self::inode::Inode;
+use self::name::Known;
+pub(super) use self::name::Name;
+use super::invalidate::Invalid;
+
+/// All inodes that were heard of and not forgotten.
+pub(super) struct Table {
+    inodes: HashMap<Node, Inode>,
+    identities: HashMap<(u64, u64), Node>,
+    next: u64,
+    /// News for the kernel, collected by the operations below; taken by the caller before it lets go of the table.
+    pub(super) invalid: Vec<Invalid>,
+    /// Nodes that are gone for good; the server is told.
+    pub(super) forgotten: Vec<Node>,
+}
+
+impl Table {
+    /// A table that knows the root.
+    pub(super) fn new(root: Attr) -> Self {
+        let mut inode = Inode::new(root.clone(), None);
+        inode.bound = !0;
+        inode.lookups = 1;
+        Self {
+            inodes: HashMap::from([(Node::ROOT, inode)]),
+            identities: HashMap::from([((root.dev, root.ino), Node::ROOT)]),
+            next: Node::ROOT.0 + 1,
+            invalid: Vec::new(),
+            forgotten: Vec::new(),
+        }
+    }
+
+    /// A node id that was never used.
+    pub(super) fn fresh(&mut self) -> Node {
+        let node = Node(self.next);
+        self.next += 1;
+        node
+    }
+
+    /// An inode; ESTALE if it was forgotten, which the kernel never does to one it uses.
+    pub(super) fn inode(&mut self, node: Node) -> Result<&mut Inode, Errno> {
+        self.inodes.get_mut(&node).ok_or(Errno::STALE)
+    }
+
+    /// The inode with this identity.
+    pub(super) fn identity(&self, dev: u64, ino: u64) -> Option<Node> {
+        self.identities.get(&(dev, ino)).copied()
+    }
+
+    /// What tells that something about this inode has changed. Take it before letting go of the table.
+    pub(super) fn event(&mut self, node: Node) -> Result<Arc<Notify>, Errno> {
+        Ok(self.inode(node)?.event.get_or_insert_default().clone())
+    }
+
+    /// Takes in an inode without a name (O_TMPFILE).
+    pub(super) fn learn_nameless(&mut self, node: Node, attr: Attr) {
+        let mut inode = Inode::new(attr, None);
+        inode.bound = !0;
+        self.identities.insert((inode.attr.dev, inode.attr.ino), node);
+        self.inodes.insert(node, inode);
+    }
+
+    /// A directory got or lost a name by our own doing: times, size and links of it are these now, or must be asked for.
+    pub(super) fn parent_changed(&mut self, parent: Node, attr: Option<Attr>, seen: u64) {
+        match attr {
+            Some(attr) => self.own(parent, attr, seen),
+            None => {
+                if let Some(inode) = self.inodes.get_mut(&parent) {
+                    inode.stale = true;
+                }
+            }
+        }
+    }
+
+    /// Attributes after an operation of our own: content that the kernel has is still right.
+    pub(super) fn own(&mut self, node: Node, attr: Attr, seen: u64) {
+        let Some(inode) = self.inodes.get_mut(&node) else { return };
+        if seen < inode.noticed || inode.writes > 0 {
+            inode.stale = true;
+            return;
+        }
+        if attr.size != inode.shown_size && attr.mode & libc::S_IFMT == libc::S_IFREG {
+            // Somebody else wrote too: what the kernel has is not what is there.
+            inode.drop_content();
+            inode.shown_size = attr.size;
+            self.invalid.push(Invalid::Inode(node));
+        }
+        inode.set_attr(attr);
+    }
+
+    /// Attributes as they were found: what differs in content was somebody else's doing.
+    pub(super) fn found(&mut self, node: Node, attr: Attr, seen: u64) {
+        let Some(inode) = self.inodes.get_mut(&node) else { return };
+        if seen < inode.noticed || inode.writes > 0 {
+            inode.stale = true;
+            return;
+        }
+        let before = &inode.attr;
+        let regular = attr.mode & libc::S_IFMT == libc::S_IFREG;
+        let content = before.size != attr.size || before.mtime != attr.mtime;
+        let other = before.ctime != attr.ctime || before.mode != attr.mode || before.nlink != attr.nlink;
+        let ours = inode.stale && !content;
+        if content {
+            inode.drop_content();
+        }
+        if inode.lookups > 0 && !ours {
+            if content && regular {
+                self.invalid.push(Invalid::Inode(node));
+            } else if content || other {
+                self.invalid.push(Invalid::Attr(node));
+            }
+        }
+        inode.shown_size = attr.size;
+        inode.set_attr(attr);
+    }
+
+    /// A notice: somebody else changed what is under this name.
+    pub(super) fn changed(&mut self, dir: Node, name: ByteVec, entry: Option<Entry>, number: u64) {
+        let Some(directory) = self.inodes.get_mut(&dir).and_then(|inode| inode.directory.as_mut()) else { return };
+        directory.noticed = number;
+        if directory.state == Known::Asked {
+            directory.meanwhile.push((number, name.clone(), entry.clone()));
+        }
+        let before = directory.names.get(&**name).copied();
+        let now = entry.map(|entry| {
+            let stamp = entry.attr.stamp();
+            let known = self.same(&entry.attr).and_then(|node| self.inodes.get_mut(&node).map(|inode| (node, inode)));
+            if let Some((node, inode)) = known
+                && inode.attr.stamp() != stamp
+            {
+                // Even with writes of our own under way: what is told here was not one of them.
+                inode.drop_content();
+                self.invalid.push(Invalid::Inode(node));
+            }
+            let node = self.learn_inode(dir, entry, number);
+            if let Some(inode) = self.inodes.get_mut(&node) {
+                inode.noticed = number;
+            }
+            node
+        });
+        if before != Some(now) {
+            self.set_name(dir, name.clone(), now);
+            self.invalid.push(Invalid::Entry(dir, name));
+            self.stale(dir);
+        }
+    }
+
+    /// A notice: nothing that was known of a directory and what is in it may be shown any more.
+    pub(super) fn forget_directory(&mut self, dir: Node, number: u64) {
+        let Some(directory) = self.inodes.get_mut(&dir).and_then(|inode| inode.directory.as_mut()) else { return };
+        directory.noticed = number;
+        if directory.state != Known::Asked {
+            directory.state = Known::Nothing;
+        }
+        for (name, node) in std::mem::take(&mut directory.names) {
+            self.invalid.push(Invalid::Entry(dir, name.into()));
+            if let Some(node) = node {
+                if let Some(inode) = self.inodes.get_mut(&node) {
+                    inode.noticed = number;
+                    inode.drop_content();
+                    self.invalid.push(Invalid::Inode(node));
+                }
+                self.stale(node);
+                self.name_dropped(node);
+            }
+        }
+        self.stale(dir);
+    }
+
+    /// A notice: events were lost.
+    pub(super) fn forget_all(&mut self, number: u64) {
+        let dirs: Vec<Node> =
+            self.inodes.iter().filter(|(_, inode)| inode.directory.is_some()).map(|(&node, _)| node).collect();
+        for dir in dirs {
+            self.forget_directory(dir, number);
+        }
+    }
+
+    /// The attributes must be asked for, by the kernel too.
+    pub(super) fn stale(&mut self, node: Node) {
+        if let Some(inode) = self.inodes.get_mut(&node) {
+            inode.stale = true;
+            if inode.lookups > 0 {
+                self.invalid.push(Invalid::Attr(node));
+            }
+        }
+    }
+
+    /// It lost a name: the number of its links is another.
+    pub(super) fn stale_links(&mut self, node: Node) {
+        if let Some(inode) = self.inodes.get_mut(&node) {
+            inode.stale = true;
+        }
+    }
+
+    /// What the server must be told before `node` is used on `lane`, outermost first.
+    pub(super) fn bind(&mut self, node: Node, lane: Lane, out: &mut Vec<Binding>) {
+        let bit = if lane == Lane::Change { 2 } else { 1 };
+        let mut chain = Vec::new();
+        let mut at = node;
+        while let Some(inode) = self.inodes.get_mut(&at) {
+            if inode.bound & bit != 0 {
+                break;
+            }
+            let Some((parent, name)) = inode.place.clone() else { break };
+            inode.bound |= bit;
+            chain.push(Binding { node: at, parent, name, dev: inode.attr.dev, ino: inode.attr.ino });
+            at = parent;
+        }
+        out.extend(chain.into_iter().rev());
+    }
+
+    /// The kernel forgot a node so many times.
+    pub(super) fn unlook(&mut self, node: Node, count: u64) {
+        if let Some(inode) = self.inodes.get_mut(&node) {
+            inode.lookups = inode.lookups.saturating_sub(count);
+        }
+        self.drop_unused(node);
+    }
+
+    /// Lets an inode go that nothing refers to any more.
+    pub(super) fn drop_unused(&mut self, node: Node) {
+        let Some(inode) = self.inodes.get(&node) else { return };
+        if node == Node::ROOT || inode.lookups > 0 || inode.names > 0 || inode.opens > 0 || inode.writes > 0 {
+            return;
+        }
+        let Some(inode) = self.inodes.remove(&node) else { return };
+        let identity = (inode.attr.dev, inode.attr.ino);
+        if self.identities.get(&identity) == Some(&node) {
+            self.identities.remove(&identity);
+        }
+        if inode.bound != 0 {
+            self.forgotten.push(node);
+        }
+        for child in inode.directory.into_iter().flat_map(|dir| dir.names.into_values()).flatten() {
+            self.name_dropped(child);
+        }
+    }
+
+    /// Which files were read, and what of them; not those that the command wrote itself.
+    pub(super) fn used_files(&self) -> Vec<UsedFile> {
+        let used = self.inodes.values().filter(|inode| !inode.used.is_empty() && !inode.written);
+        used.map(|inode| UsedFile { dev: inode.attr.dev, ino: inode.attr.ino, runs: inode.used_runs() }).collect()
+    }
+
+    /// Wakes everyone who waits for news of this inode.
+    pub(super) fn wake(&mut self, node: Node) {
+        if let Some(event) = self.inodes.get(&node).and_then(|inode| inode.event.as_ref()) {
+            event.notify_waiters();
+        }
+    }
+
+    /// The node that already stands for the inode with these attributes. A number that was given to a new file after the
+    /// old one went is another inode.
+    fn same(&self, attr: &Attr) -> Option<Node> {
+        let node = self.identity(attr.dev, attr.ino)?;
+        let known = &self.inodes.get(&node)?.attr;
+        let born = known.btime == attr.btime || known.btime == Time::default() || attr.btime == Time::default();
+        (born && known.mode & libc::S_IFMT == attr.mode & libc::S_IFMT).then_some(node)
+    }
+
+    fn learn_inode(&mut self, parent: Node, entry: Entry, seen: u64) -> Node {
+        let Some(node) = self.same(&entry.attr) else {
+            let node = self.fresh();
+            self.insert(node, parent, &entry, 0);
+            return node;
+        };
+        let homeless = self.inodes.get(&node).is_some_and(|inode| {
+            inode.place.as_ref().is_none_or(|(dir, name)| self.known_name(*dir, name) != Some(node))
+        });
+        if let Some(inode) = self.inodes.get_mut(&node) {
+            inode.target = entry.target.or(inode.target.take());
+            if homeless && node != Node::ROOT {
+                // Where it was it is not any more: the server finds it here.
+                let place = Some((parent, entry.name));
+                if inode.place != place {
+                    inode.place = place;
+                    inode.bound = 0;
+                }
+            }
+        }
+        self.found(node, entry.attr, seen);
+        node
+    }
+
+    fn insert(&mut self, node: Node, parent: Node, entry: &Entry, bound: u8) {
+        let mut inode = Inode::new(entry.attr.clone(), Some((parent, entry.name.clone())));
+        inode.target = entry.target.clone();
+        inode.bound = bound;
+        self.identities.insert((entry.attr.dev, entry.attr.ino), node);
+        self.inodes.insert(node, inode);
+    }
+}
