@@ -111,7 +111,9 @@ pub(crate) fn set_dispositions(ignored: u64) {
         // Handler, flags, restorer, mask of 8 bytes.
         let action = [handler, 0, 0, 0];
         // SAFETY: the pointer is valid, and neither value is a function. KILL and STOP are refused, which changes nothing.
-        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, action.as_ptr(), std::ptr::null_mut::<usize>(), 8_usize) };
+        unsafe {
+            libc::syscall(libc::SYS_rt_sigaction, signal, action.as_ptr(), std::ptr::null_mut::<usize>(), 8_usize)
+        };
     }
 }
 
