@@ -160,7 +160,9 @@ fn mount_fuse(setup: &Setup, (uid, gid): (u32, u32), mount_point: &CString) -> R
             Errno::ACCESS | Errno::PERM => "the administrator of the host could allow it: chmod 666 /dev/fuse",
             _ => "the files of the client are mounted through it",
         };
-        Failure::new(Step::Setup, error, format!("open /dev/fuse on the host ({cure})"))
+        // Root may open it.
+        let step = if matches!(error, Errno::ACCESS | Errno::PERM) { Step::Privilege } else { Step::Setup };
+        Failure::new(step, error, format!("open /dev/fuse on the host ({cure})"))
     })?;
     let checks = if setup.default_permissions { ",default_permissions" } else { "" };
     let options = format!(

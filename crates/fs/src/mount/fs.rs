@@ -59,6 +59,8 @@ pub(super) struct Fs {
     kept: Mutex<Kept>,
     /// Listings that have come in part, with the age of their first part.
     pub(super) parts: Mutex<HashMap<u64, (Vec<Entry>, u64)>>,
+    /// No pushed data follows: a plan that comes behind it, on the other lane, promises nothing.
+    pub(super) push_over: AtomicBool,
     /// Files of which the server promised content.
     pub(super) promised: Mutex<Vec<Node>>,
     /// A pushed listing that has come in part.
@@ -154,6 +156,7 @@ impl Fs {
             budget: Semaphore::new(WRITES_MAX),
             kept: Mutex::default(),
             parts: Mutex::default(),
+            push_over: AtomicBool::new(false),
             promised: Mutex::default(),
             pushed: Mutex::default(),
             over: AtomicBool::new(false),

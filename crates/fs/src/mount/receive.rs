@@ -1,6 +1,7 @@
 //! What comes from the fs server: answers go to who waits for them, notices and pushes into the table.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use remotely_proto::fs::{Attr, Notice, Reply, ToMount};
@@ -137,6 +138,10 @@ impl Fs {
                 self.pushed_listing(path, entries, last, seen, watched);
             }
             Notice::PushPlan { dev, ino, stamp, runs } => self.with(|table| {
+                // Asked under the lock of the table: `PushEnd` releases under it what was promised before.
+                if self.push_over.load(Ordering::SeqCst) {
+                    return;
+                }
                 let Some(node) = table.identity(dev, ino) else { return };
                 let id = self.fresh_content();
                 let Ok(inode) = table.inode(node) else { return };
@@ -157,9 +162,9 @@ impl Fs {
                 }
             }),
             Notice::PushEnd => {
-                let promised = std::mem::take(&mut *super::fs::lock(&self.promised));
                 self.with(|table| {
-                    for node in promised {
+                    self.push_over.store(true, Ordering::SeqCst);
+                    for node in std::mem::take(&mut *super::fs::lock(&self.promised)) {
                         if let Ok(inode) = table.inode(node)
                             && let Some(content) = &mut inode.content
                         {

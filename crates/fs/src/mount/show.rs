@@ -2,7 +2,7 @@
 //! client, and who may do what.
 
 use remotely_proto::exec::Identity;
-use remotely_proto::fs::{Attr, access};
+use remotely_proto::fs::Attr;
 
 /// Ids that exist in the mount's user namespace: `None` if all do, else ranges of (first, count).
 #[derive(Debug, Clone, Default)]
@@ -30,17 +30,16 @@ impl Show {
 
     /// The attributes as they are shown.
     ///
-    /// The kernel refuses every write to an inode whose owner or group has no number in the user namespace (inode_permission,
-    /// notify_change). What the user of the client may do must not change by that: where he owns it or may write it, ids
-    /// that have no number are shown as his own. Others show as nobody, as in any rootless container.
+    /// The kernel refuses to write, rename or remove an inode whose owner or group has no number in the user namespace
+    /// (inode_permission, may_delete, notify_change), whatever the file system says, and with another reason than here.
+    /// What the user of the client may do must not change by that, so ids that have no number are shown as his own.
     pub(super) fn attr(&self, attr: &Attr) -> Attr {
         let mut shown = attr.clone();
         shown.ino = self.ino(attr.dev, attr.ino);
-        let own = attr.uid == self.uid || attr.access & access::WRITE != 0;
-        if own && !exists(&self.maps.uids, attr.uid) {
+        if !exists(&self.maps.uids, attr.uid) {
             shown.uid = self.uid;
         }
-        if own && !exists(&self.maps.gids, attr.gid) {
+        if !exists(&self.maps.gids, attr.gid) {
             shown.gid = self.gid;
         }
         shown
@@ -65,7 +64,7 @@ fn exists(ranges: &Option<Vec<(u32, u32)>>, id: u32) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use remotely_proto::fs::Time;
+    use remotely_proto::fs::{Time, access};
 
     fn file(uid: u32, gid: u32, access: u8) -> Attr {
         let t = Time::default();
@@ -96,17 +95,18 @@ mod tests {
     }
 
     #[test]
-    fn what_may_be_written_has_ids_that_exist() {
-        let shown = show().attr(&file(0, 27, access::READ | access::WRITE));
-        assert_eq!((shown.uid, shown.gid), (1000, 1000));
-        let shown = show().attr(&file(1000, 27, access::READ));
-        assert_eq!((shown.uid, shown.gid), (1000, 1000));
+    fn ids_without_a_number_are_shown_as_the_users_own() {
+        for (uid, gid) in [(0, 27), (1000, 27), (0, 1000), (0, 0)] {
+            let shown = show().attr(&file(uid, gid, access::READ));
+            assert_eq!((shown.uid, shown.gid), (1000, 1000));
+        }
     }
 
     #[test]
-    fn what_may_not_be_written_stays_foreign() {
-        let shown = show().attr(&file(0, 0, access::READ));
-        assert_eq!((shown.uid, shown.gid), (0, 0));
+    fn where_all_ids_exist_they_are_shown() {
+        let identity = Identity { uid: 1000, gid: 1000, groups: vec![], hostname: vec![].into() };
+        let shown = Show::new(IdMaps::default(), &identity, 1).attr(&file(0, 27, access::READ));
+        assert_eq!((shown.uid, shown.gid), (0, 27));
     }
 
     #[test]

@@ -30,6 +30,9 @@ const TIDY: Duration = Duration::from_millis(100);
 /// How long the transport's process may take to read what is in its pipe.
 const PASS_ON: Duration = Duration::from_millis(30);
 
+/// How long a command may be stopped before that is said, where nobody does job control.
+const STOPPED: Duration = Duration::from_secs(1);
+
 /// A signal asked for the end, and nothing has come from the host since.
 #[derive(Debug, Clone, Copy)]
 struct Trouble {
@@ -50,6 +53,10 @@ pub(super) struct Course<'f, 'a> {
     relays: Relays,
     known: Known,
     trouble: Option<Trouble>,
+    /// A stop that was asked for here was passed on: this process stops with the command.
+    asked_to_stop: bool,
+    /// The command was stopped there, by this signal, with nobody here who does job control, and nothing was said of it yet.
+    stopped_alone: Option<(i32, Instant)>,
 }
 
 enum Event {
@@ -70,7 +77,18 @@ impl<'f, 'a> Course<'f, 'a> {
         reports: MessageReceiver,
         relays: Relays,
     ) -> Self {
-        Self { flow, link, server, controls, reports, relays, known: Known::Requested, trouble: None }
+        Self {
+            flow,
+            link,
+            server,
+            controls,
+            reports,
+            relays,
+            known: Known::Requested,
+            trouble: None,
+            asked_to_stop: false,
+            stopped_alone: None,
+        }
     }
 
     /// Stops what is still relayed.
@@ -84,7 +102,7 @@ impl<'f, 'a> Course<'f, 'a> {
             self.take_terminal();
         }
         loop {
-            let waits = self.trouble.is_some() || self.wants_terminal();
+            let waits = self.trouble.is_some() || self.wants_terminal() || self.stopped_alone.is_some();
             let event = tokio::select! {
                 biased;
                 report = self.reports.recv() => Event::Report(report),
@@ -120,6 +138,7 @@ impl<'f, 'a> Course<'f, 'a> {
                         self.take_terminal();
                     }
                     self.check_trouble()?;
+                    self.tell_stopped();
                 }
                 Event::End(end) => return Err(self.lost(end)),
             }
@@ -147,7 +166,10 @@ impl<'f, 'a> Course<'f, 'a> {
                 self.known = Known::Stopped;
                 self.stopped(i32::try_from(signal).unwrap_or(libc::SIGSTOP)).await;
             }
-            Report::Continued => self.known = Known::Running,
+            Report::Continued => {
+                self.known = Known::Running;
+                self.stopped_alone = None;
+            }
             Report::Exited { status, tag, offsets, cpu } => {
                 tracing::debug!(status, user_us = cpu.0, system_us = cpu.1, "the command has ended");
                 self.flow.times.exited();
@@ -199,6 +221,11 @@ impl<'f, 'a> Course<'f, 'a> {
     /// The command was stopped: so are we, for the shell that does job control here.
     async fn stopped(&mut self, signal: i32) {
         let wants = matches!(signal, libc::SIGTTIN | libc::SIGTTOU);
+        if self.flow.terminal.is_none() && !std::mem::take(&mut self.asked_to_stop) {
+            // Nobody here would continue this process: somebody there may continue the command.
+            self.stopped_alone = Some((signal, Instant::now()));
+            return;
+        }
         if let Some(terminal) = self.flow.terminal
             && wants
             && !terminal.in_background()
@@ -223,7 +250,18 @@ impl<'f, 'a> Course<'f, 'a> {
         self.continued();
     }
 
+    /// A command that stays stopped with no job control here must not look as if it hung.
+    fn tell_stopped(&mut self) {
+        if let Some((signal, _)) = self.stopped_alone.take_if(|(_, since)| since.elapsed() >= STOPPED) {
+            let pid = std::process::id();
+            crate::report::note(&format!(
+                "the command was stopped there by signal {signal}; kill -CONT {pid} continues it"
+            ));
+        }
+    }
+
     fn continued(&mut self) {
+        self.stopped_alone = None;
         if self.flow.eager || self.flow.terminal.is_some_and(Terminal::is_raw) {
             self.take_terminal();
         }
@@ -237,6 +275,7 @@ impl<'f, 'a> Course<'f, 'a> {
             libc::SIGCONT => self.continued(),
             _ => {
                 // A command that is stopped by it is reported, and then this process stops, too.
+                self.asked_to_stop |= signal::stops(signal);
                 self.control(Control::Signal { signal: signal as u32 });
                 if signal::asks_for_end(signal) {
                     self.note_trouble(signal);

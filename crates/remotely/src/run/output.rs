@@ -47,12 +47,17 @@ impl Output {
         let Some(writer) = outlet.as_mut() else { return };
         let Ok(applied) = applied.wait_for(Option::is_some).await.map(|applied| applied.clone()) else { return };
         let Some(applied) = applied else { return };
-        if let Err(errno) = self.relay(writer, &mut recv, &applied).await {
-            // The command gets SIGPIPE, or EPIPE, at its next write.
-            recv.stop();
-            self.tell(errno);
-            *outlet = None;
-            return;
+        match self.relay(writer, &mut recv, &applied).await {
+            Ok(true) => {}
+            // Another attempt may have more luck, and writes here then.
+            Ok(false) => return,
+            Err(errno) => {
+                // The command gets SIGPIPE, or EPIPE, at its next write.
+                recv.stop();
+                self.tell(errno);
+                *outlet = None;
+                return;
+            }
         }
         // All that is queued is written, however slowly it is read: it was written before the command ended.
         let Some(writer) = outlet.take() else { return };
@@ -62,8 +67,14 @@ impl Output {
         self.half_close().await;
     }
 
-    /// Until the end of the stream, or until all is here that the command had written when it ended.
-    async fn relay(&mut self, writer: &mut Writer, recv: &mut RecvStream, applied: &impl Applied) -> Result<(), Errno> {
+    /// Until the end of the stream, or until all is here that the command had written when it ended. False if the stream
+    /// was given up instead: there was no command, or the link is over, which is told elsewhere.
+    async fn relay(
+        &mut self,
+        writer: &mut Writer,
+        recv: &mut RecvStream,
+        applied: &impl Applied,
+    ) -> Result<bool, Errno> {
         let mut blocks = Blocks::default();
         let (mut yielded, mut limit, mut up_to) = (0, None, 0);
         while limit.is_none_or(|limit| yielded < limit) {
@@ -77,8 +88,11 @@ impl Output {
                     continue;
                 }
             };
-            // A reset is an end as good as any: the command or the link is over, which is told elsewhere.
-            let Ok(Some(mut chunk)) = chunk else { break };
+            let mut chunk = match chunk {
+                Ok(Some(chunk)) => chunk,
+                Ok(None) => break,
+                Err(_) => return Ok(false),
+            };
             self.progress.first_output.get_or_init(std::time::Instant::now);
             while let Some((tag, piece)) = blocks.next(&mut chunk) {
                 if tag > up_to {
@@ -91,7 +105,7 @@ impl Output {
                 writer.write(piece).await?;
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     fn tell(&self, errno: Errno) {

@@ -13,12 +13,19 @@ impl Fs {
     pub(super) async fn opendir(self: &Arc<Self>, node: Node) -> Result<Answer, Errno> {
         self.permit(node, access::READ).await?;
         let file = self.fresh_file();
+        self.with(|table| table.inode(node).map(|inode| inode.opens += 1))?;
         lock(&self.files).insert(file, Handle { node, flags: 0, at: Opened::Here, names: None });
         Ok(Answer::open(file, 0))
     }
 
-    pub(super) fn releasedir(self: &Arc<Self>, _node: Node, file: u64) -> Answer {
+    pub(super) fn releasedir(self: &Arc<Self>, node: Node, file: u64) -> Answer {
         lock(&self.files).remove(&file);
+        self.with(|table| {
+            if let Ok(inode) = table.inode(node) {
+                inode.opens = inode.opens.saturating_sub(1);
+            }
+            table.drop_unused(node);
+        });
         Answer::done()
     }
 

@@ -200,11 +200,12 @@ impl Table {
         }
     }
 
-    /// It lost a name: the number of its links is another.
+    /// It lost a name: the number of its links is another. A directory that did was empty, and stays so.
     pub(super) fn stale_links(&mut self, node: Node) {
         if let Some(inode) = self.inodes.get_mut(&node) {
             inode.stale = true;
         }
+        self.emptied(node);
     }
 
     /// What the server must be told before `node` is used on `lane`, outermost first.

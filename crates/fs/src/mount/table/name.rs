@@ -91,6 +91,15 @@ impl Table {
         })
     }
 
+    /// A directory that was removed has no names any more.
+    pub(super) fn emptied(&mut self, dir: Node) {
+        let Some(inode) = self.inodes.get_mut(&dir).filter(|inode| inode.is_directory()) else { return };
+        let directory = inode.directory.get_or_insert_default();
+        directory.state = Known::Whole;
+        directory.expires = None;
+        directory.names.clear();
+    }
+
     /// A listing that comes unasked would be news.
     pub(in super::super) fn wants_push(&self, dir: Node) -> bool {
         self.inodes.get(&dir).is_some_and(|inode| inode.directory.as_ref().is_none_or(|dir| dir.state != Known::Whole))
