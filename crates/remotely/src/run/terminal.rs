@@ -95,14 +95,24 @@ pub(super) fn forget() {
     *CHANGED.lock().unwrap_or_else(PoisonError::into_inner) = None;
 }
 
-/// Size and modes for the pty over there.
+/// Size and modes for the pty over there. In the background the modes are those of whoever has the terminal now, a shell
+/// that edits its line perhaps: what a command expects is laid over them.
 pub(super) fn describe(fd: impl AsFd) -> Tty {
-    let modes = attributes(fd.as_fd().as_raw_fd()).ok().map(|attributes| Modes {
-        input: attributes.c_iflag,
-        output: attributes.c_oflag,
-        control: attributes.c_cflag,
-        local: attributes.c_lflag,
-        special: attributes.c_cc[..SPECIAL].to_vec().into(),
+    let background = in_background(&fd);
+    let modes = attributes(fd.as_fd().as_raw_fd()).ok().map(|attributes| {
+        let mut modes = Modes {
+            input: attributes.c_iflag,
+            output: attributes.c_oflag,
+            control: attributes.c_cflag,
+            local: attributes.c_lflag,
+            special: attributes.c_cc[..SPECIAL].to_vec().into(),
+        };
+        if background {
+            modes.input |= libc::ICRNL | libc::IXON;
+            modes.output |= libc::OPOST | libc::ONLCR;
+            modes.local |= libc::ICANON | libc::ECHO | libc::ECHOE | libc::ECHOK | libc::ISIG | libc::IEXTEN;
+        }
+        modes
     });
     Tty { size: size(fd), modes }
 }
