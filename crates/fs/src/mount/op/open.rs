@@ -13,6 +13,10 @@ use crate::mount::fs::{Fs, Handle, Opened, lock};
 use crate::mount::fuse::{Answer, EntryOut, open_flag};
 use crate::mount::receive::unexpected;
 
+/// After writing so many bytes, closing waits until they have been applied: a full disk is told to the command itself, and
+/// a round trip is little beside the time that they took.
+const LARGE: u64 = 1 << 20;
+
 impl Fs {
     pub(super) async fn open(self: &Arc<Self>, node: Node, flags: u32, open_flags: u32) -> Result<Answer, Errno> {
         let mode = flags & libc::O_ACCMODE as u32;
@@ -150,7 +154,8 @@ impl Fs {
 
     /// close(2) of one descriptor: locks of the owner go, and a write that failed meanwhile is told.
     pub(super) async fn flush(self: &Arc<Self>, node: Node, file: u64, owner: u64) -> Result<Answer, Errno> {
-        if self.options.strict {
+        let written = self.with(|table| Ok(std::mem::take(&mut table.inode(node)?.unreported)))?;
+        if self.options.strict || written >= LARGE {
             self.settle(node).await?;
         }
         let (locked, error) = self.with(|table| {

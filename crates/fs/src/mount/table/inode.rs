@@ -40,6 +40,8 @@ pub(in super::super) struct Inode {
     pub(in super::super) opens: u32,
     /// Writes that the server has not answered.
     pub(in super::super) writes: u32,
+    /// Bytes written since a descriptor of it was last closed.
+    pub(in super::super) unreported: u64,
     /// A write that failed after its caller had gone on.
     pub(in super::super) error: Option<Errno>,
     /// What the kernel takes for its size.
@@ -73,6 +75,7 @@ impl Inode {
             bound: 0,
             opens: 0,
             writes: 0,
+            unreported: 0,
             error: None,
             locked: false,
             noticed: 0,
@@ -103,6 +106,7 @@ impl Inode {
     pub(in super::super) fn wrote(&mut self, offset: u64, data: &[u8]) {
         self.content = None;
         self.written = true;
+        self.unreported += data.len() as u64;
         self.partial.wrote(offset, data, self.shown_size);
         self.shown_size = self.shown_size.max(offset + data.len() as u64);
     }
