@@ -103,11 +103,10 @@ fn terminal(all: &mut Object) {
 }
 
 fn processes(all: &mut Object) {
-    let raw = |pid: rustix::process::Pid| pid.as_raw_pid();
-    all.value("pid", raw(rustix::process::getpid()));
-    all.value("ppid", rustix::process::getppid().map_or(0, raw));
-    all.value("pgid", raw(rustix::process::getpgrp()));
-    all.optional("sid", rustix::process::getsid(None).ok().map(raw));
+    // Not rustix's: a group or session of another pid namespace has the number 0 here, which its `Pid` can't hold.
+    // SAFETY: they take nothing, or a number.
+    let (pid, ppid, pgid, sid) = unsafe { (libc::getpid(), libc::getppid(), libc::getpgrp(), libc::getsid(0)) };
+    all.value("pid", pid).value("ppid", ppid).value("pgid", pgid).value("sid", sid);
 }
 
 fn identity(all: &mut Object) {

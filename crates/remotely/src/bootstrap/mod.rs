@@ -151,7 +151,7 @@ impl Drop for Terminal {
     fn drop(&mut self) {
         let Some((tty, modes)) = &self.0 else { return };
         // From the background this would stop us, and there was no prompt then.
-        if rustix::termios::tcgetpgrp(tty).ok() == Some(rustix::process::getpgrp()) {
+        if crate::run::terminal::in_foreground(tty) == Some(true) {
             let _ = rustix::termios::tcsetattr(tty, rustix::termios::OptionalActions::Now, modes);
         }
     }

@@ -19,7 +19,7 @@ mod secret;
 mod signal;
 mod stats;
 mod streams;
-mod terminal;
+pub(crate) mod terminal;
 mod writer;
 
 use std::ffi::OsString;

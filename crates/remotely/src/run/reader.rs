@@ -11,6 +11,8 @@ use rustix::io::Errno;
 use rustix::net::RecvFlags;
 use tokio::sync::mpsc;
 
+use super::terminal::in_background;
+
 /// Most bytes of one chunk.
 const CHUNK: usize = 64 << 10;
 /// Chunks up to this size are copied, so that a keystroke does not hold 64 KiB.
@@ -181,11 +183,6 @@ fn relay(fd: &OwnedFd, way: Way, bell: &Bell, sender: &mpsc::Sender<Read>) -> ru
             return Ok(());
         }
     }
-}
-
-/// Whether `fd` is the controlling terminal of this process and another process group is in its foreground.
-pub(super) fn in_background(fd: impl AsFd) -> bool {
-    rustix::termios::tcgetpgrp(fd).is_ok_and(|group| group != rustix::process::getpgrp())
 }
 
 #[cfg(test)]

@@ -7,8 +7,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use remotely_proto::exec::{Modes, Tty, Winsize};
 
-use super::reader::in_background;
-
 /// Control characters that the kernel keeps (`NCCS` of asm-generic; that of glibc is larger).
 const SPECIAL: usize = 19;
 
@@ -157,6 +155,19 @@ pub(super) fn signal_keys(modes: Option<&Modes>) -> Vec<(u8, i32)> {
     let keys = [(libc::VINTR, libc::SIGINT), (libc::VQUIT, libc::SIGQUIT), (libc::VSUSP, libc::SIGTSTP)];
     let character = |index: usize| modes.and_then(|modes| modes.special.get(index)).copied().filter(|&byte| byte != 0);
     keys.into_iter().filter_map(|(index, signal)| Some((character(index)?, signal))).collect()
+}
+
+/// Whether `fd` is the controlling terminal of this process and another process group is in its foreground.
+pub(super) fn in_background(fd: impl AsFd) -> bool {
+    in_foreground(fd) == Some(false)
+}
+
+/// Whether this process group is in the foreground of `fd`; `None` if that isn't the controlling terminal.
+pub(crate) fn in_foreground(fd: impl AsFd) -> Option<bool> {
+    let foreground = rustix::termios::tcgetpgrp(fd).ok()?;
+    // Not rustix's: a group whose leader is in another pid namespace has the number 0 here, which its `Pid` can't hold.
+    // SAFETY: it takes nothing and can't fail.
+    Some(foreground.as_raw_pid() == unsafe { libc::getpgrp() })
 }
 
 #[cfg(test)]
