@@ -35,14 +35,17 @@ pub struct Settings {
     pub keepalive: Duration,
     /// After so long without a byte, it is given up.
     pub dead_after: Duration,
+    /// Bytes that may be on their way before anything is known of the link; [`Stats::window`] of an earlier link of the
+    /// same way saves finding out.
+    pub initial_window: u64,
     /// How many links deep this process runs; the other side is told.
     pub depth: u8,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        let Config { keepalive, dead_after } = Config::default();
-        Self { role: Role::Client, keepalive, dead_after, depth: 0 }
+        let Config { keepalive, dead_after, initial_window } = Config::default();
+        Self { role: Role::Client, keepalive, dead_after, initial_window, depth: 0 }
     }
 }
 
@@ -109,7 +112,8 @@ impl LinkBuilder {
             depth: settings.depth,
             wall_ns: SystemTime::UNIX_EPOCH.elapsed().map_or(0, |time| time.as_nanos() as u64),
         };
-        let config = Config { keepalive: settings.keepalive, dead_after: settings.dead_after };
+        let Settings { keepalive, dead_after, initial_window, .. } = settings;
+        let config = Config { keepalive, dead_after, initial_window };
         let shared = Arc::new(Shared::new(Mux::new(hello, config)));
         Self { handle: Some(Handle::new(shared)), flown: false, role: settings.role }
     }

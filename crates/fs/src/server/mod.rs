@@ -149,11 +149,17 @@ impl Server {
         self.service.record.profile()
     }
 
-    /// Gives the mount what an earlier run asked for, before it asks. Best called right after the start.
+    /// Gives the mount what an earlier run asked for, before it asks. To be called once, right after the start.
     pub fn push(&self, profile: Profile) {
         if let Err(error) = push::start(&self.service, profile) {
             tracing::debug!(error = &error as &dyn std::error::Error, "nothing pushed");
         }
+    }
+
+    /// Waits until all names that [`push`](Self::push) gives, and what content it will give, are on their lane. Cancel safe.
+    pub async fn introduced(&self) {
+        // The sender lives as long as `self`.
+        let _ = self.service.introduced.subscribe().wait_for(|introduced| *introduced).await;
     }
 
     /// Waits until the lanes have ended, all changes that came in are applied, and locks and files are freed. Cancel safe.

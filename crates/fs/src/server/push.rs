@@ -70,17 +70,25 @@ impl Pushed {
 
 /// Starts pushing.
 pub(super) fn start(service: &Arc<Service>, profile: Profile) -> Result<(), StartError> {
-    let service = Arc::clone(service);
-    thread::start("fs-push", move || {
-        let mut run = Run { service: &service, listed: HashSet::new(), planned: Vec::new(), budget: DATA_BUDGET };
+    let pushing = Arc::clone(service);
+    service.introduced.send_replace(false);
+    let started = thread::start("fs-push", move || {
+        let service = &*pushing;
+        let mut run = Run { service, listed: HashSet::new(), planned: Vec::new(), budget: DATA_BUDGET };
         // All names and the plan first: they are little, and whoever needs planned data waits instead of asking.
-        if profile.items.into_iter().all(|item| run.item(item)) {
+        let introduced = profile.items.into_iter().all(|item| run.item(item));
+        service.introduced.send_replace(true);
+        if introduced {
             let planned = std::mem::take(&mut run.planned);
             let _ = planned.into_iter().all(|plan| run.content(plan));
         }
         let end = message::encode(&ToMount::Notice { number: 0, notice: Notice::PushEnd }, Bytes::new());
         service.out.push(Lane::Bulk, vec![end]);
-    })
+    });
+    if started.is_err() {
+        service.introduced.send_replace(true);
+    }
+    started
 }
 
 struct Run<'a> {

@@ -11,6 +11,7 @@ use std::{
 };
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags, openat, statx};
+use tokio::sync::watch as signal;
 
 use super::{
     Config, StartError, attr, attr::Identity, descriptor::DescriptorCache, failure::Failures, file::FileTable,
@@ -55,6 +56,8 @@ pub(super) struct Service {
     pub(super) counters: Counters,
     pub(super) record: Record,
     pub(super) pushed: Pushed,
+    /// All names and plans of the push are on their way, or there is none.
+    pub(super) introduced: signal::Sender<bool>,
     ending: AtomicBool,
 }
 
@@ -88,6 +91,7 @@ impl Service {
             counters: Counters::default(),
             record: Record::default(),
             pushed: Pushed::default(),
+            introduced: signal::Sender::new(true),
             ending: AtomicBool::new(false),
             root,
         })

@@ -67,11 +67,14 @@ pub struct Config {
     pub keepalive: Duration,
     /// A peer that nothing has come from for so long is given up.
     pub dead_after: Duration,
+    /// Bytes that may be on their way before anything is known of the link.
+    pub initial_window: u64,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { keepalive: Duration::from_secs(5), dead_after: Duration::from_secs(15) }
+        let (keepalive, dead_after) = (Duration::from_secs(5), Duration::from_secs(15));
+        Self { keepalive, dead_after, initial_window: pace::INITIAL_WINDOW }
     }
 }
 
@@ -141,6 +144,8 @@ pub struct Stats {
     pub rtt: Option<Duration>,
     /// Bytes per second that have been seen to arrive, once something has been acknowledged.
     pub rate: Option<u64>,
+    /// Bytes on their way that fill the link, once something has been acknowledged.
+    pub window: Option<u64>,
 }
 
 /// Whether this side says nothing for now.
@@ -221,7 +226,7 @@ impl Mux {
             pong: None,
             ping: false,
             silence: Silence::No,
-            pace: Pace::new(),
+            pace: Pace::new(config.initial_window),
             alive: Alive::new(config.keepalive, config.dead_after),
             decoder: FrameDecoder::default(),
             received: 0,
@@ -293,7 +298,7 @@ impl Mux {
     /// What has passed so far.
     pub fn stats(&self) -> Stats {
         let (rtt, rate) = (self.pace.rtt(), self.pace.rate().map(|rate| rate as u64));
-        Stats { streams: self.streams.len(), rtt, rate, ..self.stats }
+        Stats { streams: self.streams.len(), rtt, rate, window: self.pace.full_window(), ..self.stats }
     }
 
     /// Ends the link; the first reason stays. What has been received can still be taken.

@@ -10,7 +10,7 @@
 use std::{collections::VecDeque, time::Duration};
 
 /// Window before anything is known: what a link of 100 Mbit/s carries in 80 ms, and half of what ssh lets through.
-const INITIAL_WINDOW: u64 = 1 << 20;
+pub(super) const INITIAL_WINDOW: u64 = 1 << 20;
 /// Least window; at 1 Mbit/s this is 32 ms.
 const MIN_WINDOW: u64 = 4 << 10;
 /// Largest window: 10 Gbit/s at 50 ms.
@@ -101,6 +101,8 @@ struct Round {
 /// Estimates of one direction of a link.
 #[derive(Debug)]
 pub(super) struct Pace {
+    /// Window until something is known.
+    initial: u64,
     sent: u64,
     /// When more may be sent.
     sent_until: Duration,
@@ -123,9 +125,10 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(initial: u64) -> Self {
         let never = Duration::ZERO;
         Self {
+            initial: initial.clamp(MIN_WINDOW, MAX_WINDOW),
             sent: 0,
             sent_until: never,
             acked: Acked { position: 0, at: never, arrived: None, sent_at: never },
@@ -156,6 +159,12 @@ impl Pace {
         self.rates.front().map(|&(_, _, rate)| rate)
     }
 
+    /// Bytes that fill the link, once known: its rate times its round-trip time.
+    pub(super) fn full_window(&self) -> Option<u64> {
+        let full = self.bare_rtt + self.slack();
+        self.rate().map(|rate| (rate * full.as_secs_f64()) as u64)
+    }
+
     /// From when on a frame may be sent; `None` if an ack must come first.
     pub(super) fn room_at(&self) -> Option<Duration> {
         (self.in_flight() < self.window()).then_some(self.sent_until)
@@ -178,11 +187,11 @@ impl Pace {
     }
 
     fn window(&self) -> u64 {
-        let Some(rate) = self.rate() else { return INITIAL_WINDOW };
+        let Some(rate) = self.rate() else { return self.initial };
         let bytes = |time: Duration, gain: f64| (rate * time.as_secs_f64() * gain) as u64;
         let full = self.bare_rtt + self.slack();
         let window = match self.phase {
-            Phase::Startup { .. } => bytes(full, 2.0).max(INITIAL_WINDOW),
+            Phase::Startup { .. } => bytes(full, 2.0).max(self.initial),
             Phase::Steady { gain, .. } => bytes(full, gain),
             Phase::Drain { .. } => bytes(self.bare_rtt, 0.75),
         };

@@ -3,6 +3,7 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use remotely_fs::server::{Config, Lanes, Profile, Server};
@@ -20,11 +21,16 @@ use super::signal::{self, Signals};
 use super::stats::Times;
 use super::streams::Locals;
 use super::terminal::{self, Terminal};
+use super::way::Way;
 use crate::bootstrap::{self, Connected};
 use crate::options::ConnectOptions;
 
 /// Signals and sizes that wait for a link that does not take them.
 const CONTROLS: usize = 64;
+/// How long the transport waits for the names that the command is going to ask for.
+const HEAD_START: Duration = Duration::from_millis(10);
+/// Turns that other tasks get to queue the first flight.
+const QUEUEING: usize = 16;
 /// Turns that other tasks get to write the goodbye.
 const GOODBYE: usize = 4;
 
@@ -46,6 +52,8 @@ pub(super) struct Flow<'a> {
     pub(super) config: &'a Config,
     /// What was touched last time.
     pub(super) profile: Option<Profile>,
+    /// What is known of the way, and since when.
+    pub(super) way: Option<(Way, SystemTime)>,
     /// When what happened.
     pub(super) times: &'a mut Times,
 }
@@ -63,7 +71,11 @@ pub(super) struct Finished {
 impl Flow<'_> {
     /// Runs it by way of `connect`.
     pub(super) async fn attempt(&mut self, connect: &ConnectOptions) -> Result<Finished, RunError> {
-        let mut builder = LinkBuilder::new(Settings { role: Role::Client, ..Settings::default() });
+        let mut settings = Settings { role: Role::Client, ..Settings::default() };
+        if let Some(window) = self.way.and_then(|(way, since)| way.window(since)) {
+            settings.initial_window = settings.initial_window.max(window);
+        }
+        let mut builder = LinkBuilder::new(settings);
         let lanes = Lanes {
             query: lane(&mut builder, Lane::Query, Class::Normal),
             change: lane(&mut builder, Lane::Change, Class::Bulk),
@@ -79,18 +91,30 @@ impl Flow<'_> {
         let relays = self.locals.relay(streams, applied);
         let (controls, queued) = mpsc::channel(CONTROLS);
         tokio::spawn(speak(exec.send, self.request.clone(), queued));
+        let server = Server::start(self.config.clone(), lanes).map_err(|error| RunError::Serve(error.into()))?;
+        let server = Arc::new(server);
+        serving.send_replace(Some(Arc::clone(&server)));
+        let (mut early, mut late) = (self.profile.take(), None);
+        if self.way.is_none() {
+            // A host that has no agent yet throws the first flight away.
+            std::mem::swap(&mut early, &mut late);
+        }
+        if let Some(profile) = early {
+            server.push(profile);
+            // What goes with the first flight is there a round trip earlier; a tree that takes longer to look at follows.
+            let _ = tokio::time::timeout(HEAD_START, server.introduced()).await;
+        }
         // Lets what was spawned queue its part of the first flight.
-        tokio::task::yield_now().await;
+        for _ in 0..QUEUEING {
+            tokio::task::yield_now().await;
+        }
 
         self.times.connecting();
         let Connected { link, process, .. } = self.connect(connect, builder).await?;
         self.times.connected();
-        let server = Server::start(self.config.clone(), lanes).map_err(|error| RunError::Serve(error.into()))?;
-        let server = Arc::new(server);
-        if let Some(profile) = self.profile.take() {
+        if let Some(profile) = late {
             server.push(profile);
         }
-        serving.send_replace(Some(Arc::clone(&server)));
 
         let reports = MessageReceiver::new(exec.recv);
         let mut course = Course::new(self, link, server, controls, reports, relays);

@@ -18,8 +18,10 @@ mod reader;
 mod secret;
 mod signal;
 mod stats;
+mod store;
 mod streams;
 pub(crate) mod terminal;
+mod way;
 mod writer;
 
 use std::ffi::OsString;
@@ -28,7 +30,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use remotely_fs::server::{Config, Failure};
+use remotely_fs::server::{Config, Failure, Profile};
 use remotely_proto::ByteVec;
 use remotely_proto::exec::{FdKind, Program as Requested, Request, Tty, View};
 use rustix::fs::{Mode, OFlags};
@@ -37,11 +39,12 @@ use self::descriptor::{Shown, Survey};
 use self::flow::{Finished, Flow};
 use self::inherited::Here;
 use self::outcome::RunError;
-use self::profile::Store;
 use self::signal::Signals;
 use self::stats::Times;
+use self::store::Store;
 use self::streams::Locals;
 use self::terminal::Terminal;
+use self::way::Way;
 use crate::options::{ConnectOptions, Program, RunOptions, SyncMode, TtyMode};
 use crate::report;
 use crate::stderr;
@@ -80,7 +83,7 @@ fn perform(options: &RunOptions, fds: &[u32]) -> Result<(outcome::Ended, bool), 
         tracing::info!("{} is {what} and is not carried", descriptor::name(*fd));
     }
     let profile = match &options.program {
-        Program::Command(argv) => argv.first().and_then(|argv0| Store::of(argv0, &here.env, &here.cwd)),
+        Program::Command(argv) => argv.first().and_then(|argv0| profile::store(argv0, &here.env, &here.cwd)),
         Program::HostShell => None,
     };
     // One thread for the link and all that is relayed: what may block (files, descriptors) has threads of its own.
@@ -143,7 +146,7 @@ impl Run {
         &mut self,
         options: &RunOptions,
         config: &Config,
-        profile: Option<&Store>,
+        profile: Option<&Store<Profile>>,
     ) -> Result<(outcome::Ended, bool), RunError> {
         let Finished { ended, server, link } = self.attempts(options, config, profile).await?;
         let lost = report_failures(&server.failures(), &self.locals.broken());
@@ -164,7 +167,7 @@ impl Run {
         &mut self,
         options: &RunOptions,
         config: &Config,
-        profile: Option<&Store>,
+        profile: Option<&Store<Profile>>,
     ) -> Result<Finished, RunError> {
         let first = match self.attempt(&options.connect, config, profile).await {
             Err(error) => error,
@@ -185,8 +188,10 @@ impl Run {
         &mut self,
         connect: &ConnectOptions,
         config: &Config,
-        profile: Option<&Store>,
+        profile: Option<&Store<Profile>>,
     ) -> Result<Finished, RunError> {
+        let store = way::store(connect, &self.request.env);
+        let way = store.as_ref().and_then(Store::load);
         let mut flow = Flow {
             request: &self.request,
             locals: &self.locals,
@@ -195,10 +200,16 @@ impl Run {
             eager: self.eager,
             signals: &mut self.signals,
             config,
-            profile: profile.and_then(Store::load),
+            profile: profile.and_then(Store::load).map(|(profile, _)| profile),
+            way,
             times: &mut self.times,
         };
-        flow.attempt(connect).await
+        let finished = flow.attempt(connect).await?;
+        let learned = Way::learn(way.map(|(way, _)| way), &finished.link.stats());
+        if let Some(Err(error)) = store.map(|store| store.save(&learned)) {
+            tracing::info!(%error, "what the way carries could not be kept");
+        }
+        Ok(finished)
     }
 }
 
