@@ -16,6 +16,11 @@ use super::name::{self, Name};
 const NODES_MAX: usize = 2 << 20;
 /// Names remembered for one inode.
 const PLACES_MAX: usize = 4;
+/// Sum of the lengths of all names remembered, in bytes.
+const NAME_BYTES_MAX: usize = 256 << 20;
+/// Nodes of one inode. One, for as long as a file lives; but a file system may give its number to a new one at once, and
+/// then the nodes before it are still being forgotten.
+const ALIASES_MAX: usize = 256;
 /// How long a forgotten node is still answered: the forget may overtake what was said on the other lane.
 const GRAVE: Duration = Duration::from_secs(5);
 /// Deepest path in components.
@@ -68,6 +73,8 @@ pub(super) struct NodeTable {
     by_key: HashMap<Key, Vec<Node>>,
     children: HashMap<Node, HashMap<Name, Vec<Node>>>,
     graves: VecDeque<(Instant, Node)>,
+    /// What is left of [`NAME_BYTES_MAX`].
+    name_bytes: isize,
 }
 
 impl NodeTable {
@@ -79,6 +86,7 @@ impl NodeTable {
             by_key: HashMap::from([(root, vec![Node::ROOT])]),
             children: HashMap::new(),
             graves: VecDeque::new(),
+            name_bytes: NAME_BYTES_MAX as isize,
         }
     }
 
@@ -102,6 +110,11 @@ impl NodeTable {
         if self.nodes.get(&node).is_some_and(|inode| inode.key != key) {
             self.remove(node);
         }
+        if place.as_ref().is_some_and(|place| place.name.len() as isize > self.name_bytes)
+            || (!self.nodes.contains_key(&node) && !self.make_room(key))
+        {
+            return;
+        }
         let inode = self.nodes.entry(node).or_insert_with(|| {
             self.by_key.entry(key).or_default().push(node);
             Inode { key, places: Vec::new(), pin: None, life: Life::Used }
@@ -114,13 +127,28 @@ impl NodeTable {
         // A binding says what the mount knew when it sent it; a rename on the other lane may have been newer. So what
         // is known already is tried first.
         inode.places.push(place.clone());
+        self.name_bytes -= place.name.len() as isize;
         let surplus = (inode.places.len() > PLACES_MAX).then(|| inode.places.remove(0));
         self.children.entry(place.parent).or_default().entry(place.name).or_default().push(node);
-        if let Some(surplus) = surplus
-            && self.unlist(node, &surplus)
-        {
-            self.bury_childless(surplus.parent);
+        if let Some(surplus) = surplus {
+            self.name_bytes += surplus.name.len() as isize;
+            if self.unlist(node, &surplus) {
+                self.bury_childless(surplus.parent);
+            }
         }
+    }
+
+    /// True if there may be one more node of this inode: the oldest one that was given up goes, if need be.
+    fn make_room(&mut self, key: Key) -> bool {
+        let nodes = self.nodes_of(key);
+        if nodes.len() < ALIASES_MAX {
+            return true;
+        }
+        let given_up = |node: &&Node| {
+            self.nodes.get(node).is_some_and(|inode| inode.life != Life::Used) && !self.children.contains_key(node)
+        };
+        let oldest = nodes.iter().find(given_up).copied();
+        oldest.inspect(|node| self.remove(*node)).is_some()
     }
 
     /// What is known of a node.
@@ -201,15 +229,20 @@ impl NodeTable {
 
     fn drop_place(&mut self, node: Node, place: &Place) {
         if let Some(inode) = self.nodes.get_mut(&node) {
+            let before = bytes(&inode.places);
             inode.places.retain(|known| known != place);
+            self.name_bytes += before - bytes(&inode.places);
         }
     }
 
     fn move_place(&mut self, node: Node, place: &Place, to: (Node, &[u8])) {
         let new = Place { parent: to.0, name: to.1.into() };
         if let Some(inode) = self.nodes.get_mut(&node) {
+            let before = bytes(&inode.places);
             inode.places.retain(|known| known != place && *known != new);
             inode.places.insert(0, new.clone());
+            // Below zero if need be: it is true that the name was moved.
+            self.name_bytes += before - bytes(&inode.places);
             let nodes = self.children.entry(new.parent).or_default().entry(new.name).or_default();
             if !nodes.contains(&node) {
                 nodes.push(node);
@@ -269,6 +302,7 @@ impl NodeTable {
                     self.by_key.remove(&inode.key);
                 }
             }
+            self.name_bytes += bytes(&inode.places);
             for place in inode.places {
                 let childless = self.unlist(node, &place);
                 if childless && self.nodes.get(&place.parent).is_some_and(|parent| parent.life == Life::Due) {
@@ -309,6 +343,10 @@ impl NodeTable {
         names.reverse();
         Some(names)
     }
+}
+
+fn bytes(places: &[Place]) -> isize {
+    places.iter().map(|place| place.name.len() as isize).sum()
 }
 
 #[cfg(test)]
@@ -391,6 +429,41 @@ mod tests {
         bind(&mut table, 2, 3, b"a", 10);
         bind(&mut table, 3, 2, b"b", 11);
         assert_eq!(table.path(Node(2)), None);
+    }
+
+    #[test]
+    fn names_are_remembered_up_to_a_sum_of_bytes() {
+        let mut table = table();
+        let left = table.name_bytes;
+        for node in 0..6 * PLACES_MAX as u64 {
+            bind(&mut table, 2 + node % 3, 1, format!("name-{node:02}").as_bytes(), 10 + node % 3);
+        }
+        assert_eq!(table.name_bytes, left - 84);
+        table.renamed((Node(1), b"name-23"), (Node(1), b"n"), false);
+        assert_eq!(table.name_bytes, left - 78);
+        table.removed(Node(1), b"n");
+        table.name_bytes = 6;
+        bind(&mut table, 2, 1, b"too long", 10);
+        bind(&mut table, 9, 1, b"too long", 19);
+        assert!(table.get(Node(9)).is_none() && path(&table, 2).is_some());
+        table.name_bytes = left;
+        table.forget([Node(2), Node(3), Node(4)], Instant::now());
+        table.sweep(Instant::now() + GRAVE);
+        assert_eq!(table.name_bytes, left + 77);
+    }
+
+    #[test]
+    fn an_inode_has_so_many_nodes() {
+        let mut table = table();
+        for node in 0..2 * ALIASES_MAX as u64 {
+            bind(&mut table, 2 + node, 1, b"f", 10);
+        }
+        assert_eq!(table.nodes_of(Key { dev: 1, ino: 10 }).len(), ALIASES_MAX);
+        assert_eq!(table.nodes.len(), 1 + ALIASES_MAX);
+        // Files that are made and deleted over and over have the same number.
+        table.forget([Node(7)], Instant::now());
+        bind(&mut table, 5000, 1, b"f", 10);
+        assert!(table.get(Node(7)).is_none() && table.get(Node(5000)).is_some());
     }
 
     #[test]
