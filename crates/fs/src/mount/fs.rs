@@ -27,6 +27,8 @@ use super::table::Table;
 const QUEUE: usize = 256;
 /// Bytes of writes that the server has not answered: enough for 2 Gbit/s at 50 ms.
 pub(super) const WRITES_MAX: usize = 16 << 20;
+/// Nodes in one message that gives them up: more than enough, and far below what a message holds.
+const FORGET_NODES: usize = 64 << 10;
 /// Bytes of content kept for the kernel.
 const CONTENT_MAX: usize = 512 << 20;
 
@@ -185,7 +187,11 @@ impl Fs {
         if !forgotten.is_empty() {
             let fs = self.clone();
             self.runtime.spawn(async move {
-                let _ = fs.note(Lane::Query, &[], Ask::Forget { nodes: forgotten }).await;
+                for forget in forgets(&forgotten) {
+                    if fs.note(Lane::Query, &[], forget).await.is_err() {
+                        return;
+                    }
+                }
             });
         }
         result
@@ -347,6 +353,10 @@ impl Fs {
     }
 }
 
+fn forgets(nodes: &[Node]) -> impl Iterator<Item = Ask> + '_ {
+    nodes.chunks(FORGET_NODES).map(|nodes| Ask::Forget { nodes: nodes.to_vec() })
+}
+
 /// Serves one request: at once if nothing must be waited for, else as a task.
 pub(super) fn serve(fs: &Arc<Fs>, request: Request, runtime: &tokio::runtime::Handle) {
     fs.asked_by_kernel.fetch_add(1, Ordering::Relaxed);
@@ -401,4 +411,21 @@ async fn send_lane(mut stream: SendStream, mut queue: mpsc::Receiver<Outgoing>) 
         }
     }
     stream.finish();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_number_of_nodes_is_given_up_in_messages_that_can_be_sent() {
+        let nodes: Vec<Node> = (0..2 << 20).map(|index| Node(u64::MAX - index)).collect();
+        let mut told = 0;
+        for request in forgets(&nodes) {
+            let Ask::Forget { nodes } = &request else { panic!("{request:?}") };
+            told += nodes.len();
+            message::encode(&ToServer { id: 0, request }, Bytes::new());
+        }
+        assert_eq!(told, nodes.len());
+    }
 }

@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::BytesMut;
 use remotely_proto::exec::Identity;
+use remotely_proto::fs::UsedFile;
 use remotely_session::Stream;
 use thiserror::Error;
 
@@ -29,8 +30,10 @@ pub use self::show::IdMaps;
 /// Threads that read from /dev/fuse. Two keep a second core busy; answers that take time do not hold them.
 const READERS: usize = 2;
 
-/// Files in one report of what was used.
-const USED_FILES: usize = 1000;
+/// Runs of one file in a report of what was used: the server keeps no more.
+const USED_RUNS: usize = 256;
+/// Files and runs in one report, together: each takes no more than twenty bytes or so.
+const USED_ITEMS: usize = 64 << 10;
 
 /// What the mount is made of.
 pub struct MountConfig {
@@ -125,8 +128,8 @@ impl Mount {
     /// the command's end are. Not cancel safe.
     pub async fn report_used(&self) {
         let files = self.fs.with(|table| table.used_files());
-        for files in files.chunks(USED_FILES) {
-            let note = remotely_proto::fs::Request::Used { files: files.to_vec() };
+        for files in reports(files) {
+            let note = remotely_proto::fs::Request::Used { files };
             if self.fs.note(remotely_proto::fs::Lane::Change, &[], note).await.is_err() {
                 return;
             }
@@ -142,6 +145,25 @@ impl Mount {
     pub fn counts(&self) -> (u64, u64) {
         (self.fs.asked_by_kernel.load(Ordering::Relaxed), self.fs.asked_of_server.load(Ordering::Relaxed))
     }
+}
+
+/// Parts the list so that each part fits into a message.
+fn reports(files: Vec<UsedFile>) -> Vec<Vec<UsedFile>> {
+    let mut reports: Vec<Vec<UsedFile>> = Vec::new();
+    let mut room = 0;
+    for mut file in files {
+        file.runs.truncate(USED_RUNS);
+        let items = 1 + file.runs.len();
+        match reports.last_mut() {
+            Some(report) if items <= room => report.push(file),
+            _ => {
+                reports.push(vec![file]);
+                room = USED_ITEMS;
+            }
+        }
+        room -= items;
+    }
+    reports
 }
 
 fn spawn(name: String, run: impl FnOnce() + Send + 'static) -> Result<(), MountError> {
@@ -164,4 +186,22 @@ fn read_requests(fs: &Arc<Fs>, device: &Device, runtime: &tokio::runtime::Handle
         }
     }
     fs.end();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reports_of_scattered_reads_fit_into_messages() {
+        let runs: Vec<(u64, u64)> = (0..1000).map(|run| (u64::MAX - 2 * run - 1, u64::MAX - 2 * run)).collect();
+        let files: Vec<_> = (0..3000).map(|ino| UsedFile { dev: u64::MAX, ino, runs: runs.clone() }).collect();
+        let mut told = 0;
+        for files in reports(files) {
+            told += files.len();
+            let request = remotely_proto::fs::Request::Used { files };
+            remotely_proto::message::encode(&remotely_proto::fs::ToServer { id: 0, request }, bytes::Bytes::new());
+        }
+        assert_eq!(told, 3000);
+    }
 }
