@@ -7,6 +7,7 @@ mod support;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
@@ -58,6 +59,38 @@ fn appending_appends() {
     eventually("both appends there", || {
         fs::read_to_string(m.there.join("log")).unwrap() == "one\ntwo\nthree\nfour\nfive\n"
     });
+}
+
+/// O_APPEND as it is at each write, and never for what is written through a mapping.
+#[test]
+fn appending_can_be_switched() {
+    use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+    let m = Mounted::new();
+    fs::write(m.there.join("f"), vec![b'.'; 8192]).unwrap();
+    let mut file = OpenOptions::new().read(true).append(true).open(m.there.join("f")).unwrap();
+    // SAFETY: the mapping is of eight kilobytes that the file has, and used only here.
+    unsafe {
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        let map = libc::mmap(std::ptr::null_mut(), 8192, protection, libc::MAP_SHARED, file.as_raw_fd(), 0);
+        assert_ne!(map, libc::MAP_FAILED);
+        map.cast::<u8>().add(4096).write(b'm');
+        assert_eq!(libc::msync(map, 8192, libc::MS_SYNC), 0);
+        libc::munmap(map, 8192);
+    }
+    let flags = fcntl_getfl(&file).unwrap();
+    fcntl_setfl(&file, flags.difference(OFlags::APPEND)).unwrap();
+    file.seek(SeekFrom::Start(1)).unwrap();
+    file.write_all(b"b").unwrap();
+    fcntl_setfl(&file, flags).unwrap();
+    // Somebody here appends between.
+    file.sync_all().unwrap();
+    OpenOptions::new().append(true).open(m.here.join("f")).unwrap().write_all(b"h").unwrap();
+    file.write_all(b"a").unwrap();
+    file.sync_all().unwrap();
+    let mut expected = vec![b'.'; 8192];
+    (expected[1], expected[4096]) = (b'b', b'm');
+    expected.extend_from_slice(b"ha");
+    assert!(fs::read(m.here.join("f")).unwrap() == expected);
 }
 
 #[test]

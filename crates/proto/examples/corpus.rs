@@ -161,7 +161,7 @@ fn requests() -> Vec<(&'static str, fs::Request)> {
         ("setlk", fs::Request::Setlk { file, lock, wait: true }),
         ("create", fs::Request::Create { make, flags: 0o101, file }),
         ("setattr", fs::Request::Setattr { node, file: None, set }),
-        ("write", fs::Request::Write { file, offset: 7, kill_privileges: true }),
+        ("write", fs::Request::Write { file, offset: 7, kill_privileges: true, append: true }),
     ]
 }
 

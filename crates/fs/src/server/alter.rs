@@ -2,6 +2,7 @@
 //! after, so that the watcher can tell our own changes from those of others.
 
 use std::{
+    io::IoSlice,
     os::fd::{AsFd, OwnedFd},
     sync::{Arc, atomic::Ordering},
 };
@@ -14,7 +15,7 @@ use rustix::{
         Uid, XattrFlags, chmodat, chownat, copy_file_range, fallocate, fchmod, fdatasync, fsync, ftruncate,
         removexattr, setxattr, utimensat,
     },
-    io::{Errno, pwrite, retry_on_intr},
+    io::{Errno, ReadWriteFlags, pwrite, pwritev2, retry_on_intr},
 };
 
 use super::{
@@ -24,6 +25,15 @@ use super::{
     open::Located,
     service::{Hold, Service},
 };
+
+/// Where a write goes.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Place {
+    /// Position in bytes.
+    At(u64),
+    /// Wherever the end is by then.
+    End,
+}
 
 impl Service {
     /// Opens for writing.
@@ -35,13 +45,23 @@ impl Service {
     }
 
     /// Writes all of `data`, or fails.
-    pub(super) fn write(&self, file: File, offset: u64, data: &Bytes, kill_privileges: bool) -> Result<Attr, Errno> {
+    pub(super) fn write(&self, file: File, place: Place, data: &Bytes, kill_privileges: bool) -> Result<Attr, Errno> {
         let (open, descriptor) = self.opened(file)?;
         let before = attr::stat(&descriptor)?;
         let mut written = 0;
         while written < data.len() {
-            let at = offset.checked_add(written as u64).filter(|at| i64::try_from(*at).is_ok()).ok_or(Errno::FBIG)?;
-            match retry_on_intr(|| pwrite(&descriptor, &data[written..], at))? {
+            let left = &data[written..];
+            let count = match place {
+                Place::End => {
+                    retry_on_intr(|| pwritev2(&descriptor, &[IoSlice::new(left)], 0, ReadWriteFlags::APPEND))?
+                }
+                Place::At(offset) => {
+                    let at = offset.checked_add(written as u64).filter(|at| i64::try_from(*at).is_ok());
+                    let at = at.ok_or(Errno::FBIG)?;
+                    retry_on_intr(|| pwrite(&descriptor, left, at))?
+                }
+            };
+            match count {
                 0 => return Err(Errno::IO),
                 count => written += count,
             }

@@ -4,12 +4,14 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use remotely_proto::fs::{Attr, File, Lane, Make, Node, Reply, Request, Tag, ToServer};
+use remotely_proto::fs::{Attr, File, Lane, Make, Node, Reply, Request, SetAttr, Tag, ToServer};
 use rustix::io::Errno;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::{
-    StartError, attr,
+    StartError,
+    alter::Place,
+    attr,
     gate::Subject,
     pool::Task,
     service::{Hold, Service},
@@ -24,7 +26,7 @@ pub(super) struct Change {
     payload: Bytes,
     subjects: Vec<Subject>,
     /// What bounds the bytes that wait.
-    _permit: OwnedSemaphorePermit,
+    permit: OwnedSemaphorePermit,
 }
 
 /// Starts the thread. It ends when the queue is closed and empty.
@@ -47,14 +49,16 @@ impl Service {
             self.files.announce(file, node);
         }
         let subjects = self.change_subjects(&request);
-        Change { tag: self.gate.receive(&subjects), id, request, payload, subjects, _permit: permit }
+        Change { tag: self.gate.receive(&subjects), id, request, payload, subjects, permit }
     }
 
-    fn apply(self: &Arc<Self>, change: Change) {
-        let Change { tag, id, request, payload, subjects, .. } = change;
+    /// Applies one.
+    pub(super) fn apply(self: &Arc<Self>, change: Change) {
+        let Change { tag, id, request, payload, subjects, permit } = change;
+        let mut permit = Some(permit);
         let (seen, result) = match &request {
             Request::Fsync { node, file, data_only } => {
-                self.hand_off_fsync(id, *node, *file, *data_only);
+                self.hand_off_fsync(id, *node, *file, *data_only, permit.take());
                 (0, None)
             }
             request => {
@@ -91,6 +95,10 @@ impl Service {
                 self.record.used(files.clone());
                 return Ok(Reply::Done);
             }
+            // Changes nothing: with it the mount waits for the changes before (syncfs).
+            Request::Setattr { node, file, set } if *set == SetAttr::default() => {
+                return self.setattr(*node, *file, set).map(|attr| Reply::Attr { attr });
+            }
             _ if self.read_only => return Err(Errno::ROFS),
             _ => {}
         }
@@ -111,8 +119,9 @@ impl Service {
                 self.rename((*parent, name), (*new_parent, new_name), *flags, *keep).map(|()| Reply::Done)
             }
             Request::Setattr { node, file, set } => self.setattr(*node, *file, set).map(told),
-            Request::Write { file, offset, kill_privileges } => {
-                self.write(*file, *offset, payload, *kill_privileges).map(told)
+            Request::Write { file, offset, kill_privileges, append } => {
+                let place = if *append { Place::End } else { Place::At(*offset) };
+                self.write(*file, place, payload, *kill_privileges).map(told)
             }
             Request::Fallocate { file, offset, len, mode } => self.fallocate(*file, *offset, *len, *mode).map(told),
             Request::CopyRange { file, offset, to, to_offset, len } => {
@@ -136,7 +145,14 @@ impl Service {
     }
 
     /// Waiting for a disk must not hold up the changes after it.
-    fn hand_off_fsync(&self, id: u64, node: Node, file: Option<File>, data_only: bool) {
+    fn hand_off_fsync(
+        &self,
+        id: u64,
+        node: Node,
+        file: Option<File>,
+        data_only: bool,
+        permit: Option<OwnedSemaphorePermit>,
+    ) {
         // Found now: the file may be released before the disk is done.
         let open = file.and_then(|file| self.files.find(file).ok());
         let task: Task = Box::new(move |service: &Arc<Service>| {
@@ -146,6 +162,7 @@ impl Service {
                 service.failures.add("fsync", service.nodes.hold().path(node), *errno);
             }
             service.out.reply(Lane::Change, id, seen, result.map(|()| (Reply::Done, Bytes::new())));
+            drop(permit);
         });
         self.pool.push([task]);
     }

@@ -75,13 +75,16 @@ impl Waiter {
 }
 
 impl LockTable {
-    /// A request has come in. If it may wait it can be cancelled from now on; none if there are too many.
+    /// A request has come in. If it may wait it can be cancelled from now on; none if there are too many, or one with this number.
     pub(super) fn expect(&self, id: u64, request: &Request) -> Option<Arc<Waiter>> {
         if !matches!(request, Request::Setlk { wait: true, .. }) {
             return None;
         }
         let mut waiting = self.waiting.hold();
-        (waiting.len() < WAITERS_MAX).then(|| Arc::clone(waiting.entry(id).or_default()))
+        if waiting.len() >= WAITERS_MAX || waiting.contains_key(&id) {
+            return None;
+        }
+        Some(Arc::clone(waiting.entry(id).or_default()))
     }
 
     /// Withdraws a request that waits; any other is answered anyhow.
@@ -91,8 +94,14 @@ impl LockTable {
         }
     }
 
-    fn done(&self, id: u64) {
-        self.waiting.hold().remove(&id);
+    /// Only whoever was expected is done: the peer can give two requests the same number.
+    fn done(&self, id: u64, waiter: Option<&Arc<Waiter>>) {
+        let mut waiting = self.waiting.hold();
+        if let Some(waiter) = waiter
+            && waiting.get(&id).is_some_and(|known| Arc::ptr_eq(known, waiter))
+        {
+            waiting.remove(&id);
+        }
     }
 
     /// Frees all.
@@ -148,21 +157,25 @@ impl Service {
         let result = self.try_setlk(file, &lock);
         match result {
             Err((Errno::AGAIN, Some((holder, description)))) if wait => {
-                let waiter = waiter.ok_or(Errno::NOLCK)?;
+                let Some(waiter) = waiter else {
+                    self.locks.drop_unused(&holder);
+                    return Err(Errno::NOLCK);
+                };
                 let service = Arc::clone(self);
+                let expected = Arc::clone(&waiter);
                 let started = thread::start("fs-lock", move || {
                     let reply = service.wait(&holder, &description, &lock, &waiter);
-                    service.locks.done(id);
+                    service.locks.done(id, Some(&waiter));
                     let reply = reply.map(|()| (Reply::Done, Bytes::new()));
                     service.out.reply(Lane::Query, id, service.notices.last(), reply);
                 });
                 started.map(|()| false).map_err(|_| {
-                    self.locks.done(id);
+                    self.locks.done(id, Some(&expected));
                     Errno::NOLCK
                 })
             }
             result => {
-                self.locks.done(id);
+                self.locks.done(id, waiter.as_ref());
                 if let Err((_, Some((holder, _)))) = &result {
                     self.locks.drop_unused(holder);
                 }

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::fd::AsRawFd,
     os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
 };
 
@@ -59,8 +60,38 @@ async fn appending_appends_to_what_is_there_by_then() {
     let node = rig.node("log").await;
     let file = rig.open_write(node, libc::O_WRONLY | libc::O_APPEND).await.unwrap();
     fs::write(rig.path("log"), "one\ntwo\n").unwrap();
-    rig.write(file, 4, &b"three\n"[..]).await.unwrap();
+    let append = |append| Request::Write { file, offset: 4, kill_privileges: false, append };
+    rig.attr_of(Lane::Change, append(true), &b"three\n"[..]).await.unwrap();
     assert_eq!(fs::read(rig.path("log")).unwrap(), b"one\ntwo\nthree\n");
+    // The flag of the descriptor may be another one by now than when it was opened.
+    rig.attr_of(Lane::Change, append(false), &b"2"[..]).await.unwrap();
+    assert_eq!(fs::read(rig.path("log")).unwrap(), b"one\n2wo\nthree\n");
+}
+
+/// Something here has a lease on a file (Samba and NFS servers do): it is told, and the opening waits until it gives it up.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_is_waited_for() {
+    const F_SETLEASE: i32 = 1024;
+    const F_GETLEASE: i32 = 1025;
+    let rig = Rig::new().await;
+    fs::write(rig.path("leased"), "content").unwrap();
+    let node = rig.node("leased").await;
+    let holder = fs::OpenOptions::new().read(true).write(true).open(rig.path("leased")).unwrap();
+    let lease = move |command, kind: i32| {
+        // SAFETY: both commands take the open descriptor and an int.
+        unsafe { libc::fcntl(holder.as_raw_fd(), command, kind) }
+    };
+    // SAFETY: the signal that tells of the wish to open is ignored; nothing is run for it.
+    unsafe { libc::signal(libc::SIGIO, libc::SIG_IGN) };
+    assert_eq!(lease(F_SETLEASE, libc::F_WRLCK), 0, "{}", std::io::Error::last_os_error());
+    let giving_up = std::thread::spawn(move || {
+        while lease(F_GETLEASE, 0) == libc::F_WRLCK {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        assert_eq!(lease(F_SETLEASE, libc::F_UNLCK), 0);
+    });
+    assert_eq!(&rig.read(node, 0, 100).await.unwrap()[..], b"content");
+    giving_up.join().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -193,7 +224,7 @@ async fn attributes_are_set_to_the_nanosecond() {
     assert_eq!(rig.change(set(node, bad)).await, failed(libc::EINVAL));
     // A writer that is not root there takes the set-user-id bit away, though this process is root.
     let file = rig.open_write(node, libc::O_WRONLY).await.unwrap();
-    let request = Request::Write { file, offset: 0, kill_privileges: true };
+    let request = Request::Write { file, offset: 0, kill_privileges: true, append: false };
     let attr = rig.attr_of(Lane::Change, request, &b"x"[..]).await.unwrap();
     assert_eq!(attr.mode & 0o7777, 0o711);
 }
@@ -331,7 +362,7 @@ async fn late_failures_are_told_with_their_path() {
     let (f, _) = rig.find(d, "f").await.unwrap();
     let file = rig.open_write(f, libc::O_WRONLY).await.unwrap();
     // Beyond what any file may have.
-    let request = || Request::Write { file, offset: 1 << 60, kill_privileges: false };
+    let request = || Request::Write { file, offset: 1 << 60, kill_privileges: false, append: false };
     rig.tell(Lane::Change, request(), &b"too far"[..]).await;
     assert_eq!(rig.attr_of(Lane::Change, request(), &b"too far"[..]).await, Err(libc::EFBIG));
     rig.tell(Lane::Change, unlink(d, "none", false, None), Bytes::new()).await;

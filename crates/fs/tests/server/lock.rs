@@ -197,3 +197,30 @@ async fn all_is_freed_when_the_link_ends() {
     }
     panic!("still locked");
 }
+
+/// Each lock that is waited for takes a thread here, and the peer chooses the numbers.
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_with_the_same_number_do_not_wait_without_limit() {
+    let rig = Rig::new().await;
+    let file = opened(&rig).await;
+    assert_eq!(rig.query(setlk(file, Rig::record_lock(1, LockKind::Write), false)).await, Reply::Done);
+    let wait = |owner| setlk(file, Rig::record_lock(owner, LockKind::Write), true);
+    let (id, mut answers) = rig.start(Lane::Query, wait(2), Bytes::new()).await;
+    for owner in 3..100 {
+        rig.send(Lane::Query, id, wait(owner), Bytes::new()).await;
+    }
+    for _ in 3..100 {
+        assert_eq!(answers.recv().await.unwrap().reply, failed(libc::ENOLCK));
+    }
+    assert_eq!(threads("fs-lock"), 1);
+    // The one that waits is still known: it can be withdrawn.
+    rig.tell(Lane::Query, Request::Cancel { id }, Bytes::new()).await;
+    assert_eq!(answers.recv().await.unwrap().reply, failed(libc::EINTR));
+}
+
+/// Threads of this process with that name.
+fn threads(name: &str) -> usize {
+    let tasks = fs::read_dir("/proc/self/task").unwrap();
+    let names = tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("comm")).ok());
+    names.filter(|found| found.trim() == name).count()
+}

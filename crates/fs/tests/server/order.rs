@@ -17,7 +17,7 @@ async fn a_chain_is_sent_without_waiting() {
     rig.tell(Lane::Change, Request::Mknod { make: dir, rdev: 0 }, Bytes::new()).await;
     rig.tell(Lane::Change, Request::Create { make, flags: libc::O_RDWR as u32, file }, Bytes::new()).await;
     for part in 0..100_u64 {
-        let request = Request::Write { file, offset: part * 1000, kill_privileges: false };
+        let request = Request::Write { file, offset: part * 1000, kill_privileges: false, append: false };
         rig.tell(Lane::Change, request, vec![part as u8; 1000]).await;
     }
     let rename = Request::Rename {
@@ -54,7 +54,8 @@ async fn questions_come_behind_the_changes_they_are_about() {
     for round in 1..50_u64 {
         let mut answers = Vec::new();
         for part in 0..8 {
-            let request = Request::Write { file, offset: (round * 8 + part) << 17, kill_privileges: false };
+            let request =
+                Request::Write { file, offset: (round * 8 + part) << 17, kill_privileges: false, append: false };
             answers.push(rig.start(Lane::Change, request, vec![round as u8; 1 << 17]).await.1);
         }
         // The lanes are streams of their own; the first answer says that the changes are there.
@@ -88,7 +89,7 @@ async fn what_has_come_in_is_applied_after_a_stop() {
     let rig = Rig::new().await;
     let (_, file) = rig.create(Node::ROOT, "a").await.unwrap();
     for part in 0..200_u64 {
-        let request = Request::Write { file, offset: part << 16, kill_privileges: false };
+        let request = Request::Write { file, offset: part << 16, kill_privileges: false, append: false };
         rig.tell(Lane::Change, request, vec![1; 1 << 16]).await;
     }
     let (_, mut last) = rig.start(Lane::Change, Request::ReleaseWrite { file }, Bytes::new()).await;
@@ -104,7 +105,7 @@ async fn the_last_answers_come_after_the_mount_has_said_its_last() {
     let (_, file) = rig.create(Node::ROOT, "a").await.unwrap();
     let mut answers = Vec::new();
     for part in 0..300_u64 {
-        let request = Request::Write { file, offset: part << 16, kill_privileges: false };
+        let request = Request::Write { file, offset: part << 16, kill_privileges: false, append: false };
         answers.push(rig.start(Lane::Change, request, vec![1; 1 << 16]).await.1);
     }
     rig.finish().await;
@@ -149,7 +150,7 @@ async fn random_messages_break_nothing() {
             ),
             2 => (Lane::Query, Request::Seek { file, offset: number << random(40), hole: random(2) == 0 }),
             3 => (Lane::Query, Request::Forget { nodes: vec![node, parent] }),
-            4 => (Lane::Change, Request::Write { file, offset: random(1 << 20), kill_privileges: true }),
+            4 => (Lane::Change, Request::Write { file, offset: random(1 << 20), kill_privileges: true, append: false }),
             5 => (Lane::Change, Request::Unlink { parent, name, dir: random(2) == 0, keep: Some(node) }),
             6 => {
                 let new_parent = Node(random(6));

@@ -116,7 +116,8 @@ impl Rig {
         self.send(lane, 0, request, payload.into()).await;
     }
 
-    async fn send(&self, lane: Lane, id: u64, request: Request, payload: Bytes) {
+    /// Sends a request under a number of the caller's; whoever started it gets the answers.
+    pub(crate) async fn send(&self, lane: Lane, id: u64, request: Request, payload: Bytes) {
         let message = ToServer { id, request };
         let sender = match lane {
             Lane::Query => &self.query,
@@ -265,7 +266,7 @@ impl Rig {
     }
 
     pub(crate) async fn write(&self, file: File, offset: u64, data: impl Into<Bytes>) -> Result<Attr, i32> {
-        self.attr_of(Lane::Change, Request::Write { file, offset, kill_privileges: false }, data).await
+        self.attr_of(Lane::Change, Request::Write { file, offset, kill_privileges: false, append: false }, data).await
     }
 
     /// Waits for all changes sent so far.

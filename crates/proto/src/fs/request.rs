@@ -165,7 +165,7 @@ pub enum Request {
     },
 
     // ---- Lane::Change ----
-    /// Opens for writing (open(2) flags: access mode, O_APPEND, O_TRUNC, O_SYNC, O_DSYNC). Reply: [`Reply::Attr`](super::Reply::Attr).
+    /// Opens for writing (open(2) flags: access mode, O_TRUNC, O_SYNC, O_DSYNC). Reply: [`Reply::Attr`](super::Reply::Attr).
     #[n(16)]
     OpenWrite {
         /// Node.
@@ -291,7 +291,7 @@ pub enum Request {
         #[n(2)]
         set: SetAttr,
     },
-    /// Writes the payload. Reply: [`Reply::Attr`](super::Reply::Attr). A file opened with O_APPEND appends, whatever `offset` says.
+    /// Writes the payload. Reply: [`Reply::Attr`](super::Reply::Attr).
     #[n(25)]
     Write {
         /// Open file.
@@ -303,6 +303,9 @@ pub enum Request {
         /// Clear set-user-id and set-group-id bits (FUSE_WRITE_KILL_SUIDGID).
         #[n(2)]
         kill_privileges: bool,
+        /// Write at the end, wherever that is by then: the descriptor has O_APPEND at this moment.
+        #[n(3)]
+        append: bool,
     },
     /// fsync(2) of a file or directory. Reply: [`Reply::Done`](super::Reply::Done) when it is durable.
     #[n(26)]

@@ -133,7 +133,9 @@ impl Fs {
         let flags = if write_flags & open_flag::WRITE_CACHE != 0 { handle.flags } else { flags };
         let waits = self.options.strict || flags & (libc::O_DIRECT | libc::O_SYNC | libc::O_DSYNC) as u32 != 0;
         let kill_privileges = write_flags & open_flag::WRITE_KILL_SUIDGID != 0;
-        let request = Ask::Write { file: File(file), offset, kill_privileges };
+        // What is written back from a mapping has its place, whatever the descriptor.
+        let append = write_flags & open_flag::WRITE_CACHE == 0 && flags & libc::O_APPEND as u32 != 0;
+        let request = Ask::Write { file: File(file), offset, kill_privileges, append };
         self.budget.acquire_many(len as u32).await.map_err(|_| Errno::IO)?.forget();
         self.with(|table| {
             let inode = table.inode(node)?;

@@ -162,10 +162,9 @@ impl Fs {
             let inode = table.inode(node)?;
             Ok::<_, Errno>((inode.locked, inode.error.take()))
         })?;
-        if locked {
-            self.unlock(node, file, owner, false).await?;
-        }
-        error.map_or(Ok(Answer::done()), Err)
+        let unlocked = if locked { self.unlock(node, file, owner, false).await } else { Ok(()) };
+        // That data is lost is told first: it is told once.
+        error.map_or(unlocked.map(|()| Answer::done()), Err)
     }
 
     /// The last descriptor is closed.
