@@ -72,6 +72,13 @@ fn what_is_exposed() {
         2,
         "",
     );
+    checks.options(&format!("--hide {home}/work/later/secret"));
+    checks.gives(
+        "nor what comes to be there",
+        "$RUN sh -c 'mkdir later; echo made; read go; mv later l2 2>/dev/null; cat */secret; ls' 2>/dev/null \
+         < <(until test -d later; do sleep 0.1; done; echo s >later/secret; echo go); cat later/secret",
+        "made\nlater\ns\n",
+    );
     checks.options("--read-only");
     checks.gives(
         "--read-only",

@@ -12,11 +12,20 @@ use super::{node::Key, service::Hold};
 
 /// Descriptors that nobody used for this long are closed, so that file systems can be unmounted here and space freed.
 const IDLE: Duration = Duration::from_secs(10);
+/// After this long the way to it is gone again: it may lead through what is hidden by now.
+const TRUSTED: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 struct Slot {
     descriptor: Arc<OwnedFd>,
+    found: Instant,
     used: Instant,
+}
+
+impl Slot {
+    fn is_trusted(&self, now: Instant) -> bool {
+        now.duration_since(self.found) < TRUSTED
+    }
 }
 
 /// Descriptors by inode; when full, the one unused for longest goes.
@@ -32,9 +41,13 @@ impl DescriptorCache {
     }
 
     pub(super) fn find(&self, key: Key) -> Option<Arc<OwnedFd>> {
+        self.find_at(key, Instant::now())
+    }
+
+    fn find_at(&self, key: Key, now: Instant) -> Option<Arc<OwnedFd>> {
         let mut slots = self.slots.hold();
-        let slot = slots.get_mut(&key)?;
-        slot.used = Instant::now();
+        let slot = slots.get_mut(&key).filter(|slot| slot.is_trusted(now))?;
+        slot.used = now;
         Some(Arc::clone(&slot.descriptor))
     }
 
@@ -46,7 +59,8 @@ impl DescriptorCache {
         {
             slots.remove(&oldest);
         }
-        slots.insert(key, Slot { descriptor, used: Instant::now() });
+        let now = Instant::now();
+        slots.insert(key, Slot { descriptor, found: now, used: now });
     }
 
     pub(super) fn drop_one(&self, key: Key) {
@@ -60,7 +74,7 @@ impl DescriptorCache {
 
     /// Closes what is idle.
     pub(super) fn sweep(&self, now: Instant) {
-        self.slots.hold().retain(|_, slot| now.duration_since(slot.used) < IDLE);
+        self.slots.hold().retain(|_, slot| slot.is_trusted(now) && now.duration_since(slot.used) < IDLE);
     }
 }
 
@@ -78,6 +92,9 @@ mod tests {
         assert!(cache.find(key(1)).is_some());
         cache.keep(key(3), Arc::clone(&descriptor));
         assert!(cache.find(key(2)).is_none() && cache.find(key(1)).is_some() && cache.find(key(3)).is_some());
+        let later = Instant::now() + TRUSTED;
+        assert!(cache.find_at(key(3), later - Duration::from_secs(1)).is_some());
+        assert!(cache.find_at(key(3), later).is_none(), "however often it is used");
         cache.sweep(Instant::now() + IDLE);
         assert!(cache.find(key(1)).is_none());
     }

@@ -1,9 +1,12 @@
 //! Entries: a name, the attributes of what it names, and a link's target.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::{
+    os::fd::{AsFd, BorrowedFd},
+    sync::Arc,
+};
 
 use rustix::{
-    fs::{FileType, Statx, readlinkat},
+    fs::{FileType, Mode, OFlags, Statx, openat, readlinkat},
     io::Errno,
 };
 
@@ -12,7 +15,6 @@ use remotely_proto::fs::{Attr, Entry, Node, Stamp};
 use super::{
     attr::{self, Outlook, Seat},
     mount_kind::MountKind,
-    name::Name,
     node::Key,
     open::Located,
     service::{Hold, Service},
@@ -26,15 +28,6 @@ pub(super) struct Directory<'a> {
     /// Changes in it are heard of.
     pub(super) watched: bool,
     kind: MountKind,
-    /// Where it is, to be asked only if need be.
-    place: Whereabouts<'a>,
-}
-
-/// How a directory is known.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Whereabouts<'a> {
-    Node(Node),
-    Path(&'a [Name]),
 }
 
 /// When something was seen, as far as the mount is concerned.
@@ -61,29 +54,25 @@ impl Service {
     }
 
     /// A directory that was found, watched from now on if `watch` and if that is possible.
-    pub(super) fn directory<'a>(&self, found: &'a Located, place: Whereabouts<'a>, watch: bool) -> Directory<'a> {
+    pub(super) fn directory<'a>(&self, found: &'a Located, watch: bool) -> Directory<'a> {
         let key = found.key();
         let kind = self.mount_kinds.of(key.dev, found.as_fd());
         let watched =
             kind.tells && if watch { self.watches.add(found.as_fd(), key) } else { self.watches.contains(key) };
-        Directory { descriptor: found.as_fd(), key, watched, kind, place }
+        Directory { descriptor: found.as_fd(), key, watched, kind }
     }
 
     /// True if a name with what it names is kept from the mount.
     pub(super) fn is_hidden(&self, dir: &Directory<'_>, name: &[u8], key: Key) -> bool {
-        self.hidden.found((dir.descriptor, dir.key), name, key, || self.whereabouts(dir))
+        self.hidden.found(dir.key, name, key, || {
+            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            openat(dir.descriptor, name, flags, Mode::empty()).ok().map(Arc::new)
+        })
     }
 
     /// True if a name is kept from the mount, whatever it names.
     pub(super) fn is_hidden_name(&self, dir: &Directory<'_>, name: &[u8]) -> bool {
-        self.hidden.name(dir.key, name, || self.whereabouts(dir))
-    }
-
-    fn whereabouts(&self, dir: &Directory<'_>) -> Option<Vec<Name>> {
-        match dir.place {
-            Whereabouts::Node(node) => self.nodes.hold().path(node),
-            Whereabouts::Path(path) => Some(path.to_vec()),
-        }
+        self.hidden.name(dir.key, name)
     }
 
     /// What a name names now. ENOENT if it is hidden.
@@ -122,7 +111,7 @@ impl Service {
             (dir.kind, dir.watched)
         } else {
             let kind = self.mount_kinds.known(key.dev).or_else(|| {
-                let found = self.step((dir.descriptor, dir.key), name, || self.whereabouts(dir)).ok()?;
+                let found = self.step((dir.descriptor, dir.key), name).ok()?;
                 Some(self.mount_kinds.of(found.key().dev, found.as_fd()))
             });
             let kind = kind.unwrap_or(MountKind { tells: false, processes: false });

@@ -11,7 +11,7 @@ use remotely_proto::fs::{Entry, File, Make};
 
 use super::{
     attr::{self, Outlook, Seat},
-    entry::{Directory, Whereabouts},
+    entry::Directory,
     name,
     node::Place,
     open::Located,
@@ -54,8 +54,7 @@ impl Service {
     }
 
     fn create_existing(&self, dir: &Directory<'_>, make: &Make, flags: OFlags, file: File) -> Result<Entry, Errno> {
-        let path = || self.nodes.hold().path(make.parent);
-        let found = self.step((dir.descriptor, dir.key), &make.name, path)?;
+        let found = self.step((dir.descriptor, dir.key), &make.name)?;
         let descriptor = Arc::new(self.reopen(&found, flags)?);
         self.files.add(file, make.node, descriptor);
         self.register(make, &found);
@@ -88,6 +87,8 @@ impl Service {
     pub(super) fn symlink(&self, make: &Make, target: &[u8]) -> Result<Entry, Errno> {
         let parent = self.locate_dir(make.parent)?;
         let dir = self.directory_for_change(&parent, make)?;
+        // It could lead what will be hidden to where the mount has something open already.
+        self.keep_missing_way(&dir, &make.name)?;
         self.as_caller(make, |_| symlinkat(target, dir.descriptor, &make.name[..]))?;
         self.made(&parent, &dir, make)
     }
@@ -115,19 +116,18 @@ impl Service {
 
     fn directory_for_change<'a>(&self, found: &'a Located, make: &Make) -> Result<Directory<'a>, Errno> {
         name::check(&make.name)?;
-        let dir = self.directory(found, Whereabouts::Node(make.parent), !self.watches.contains(found.key()));
+        let dir = self.directory(found, !self.watches.contains(found.key()));
         // Someone has it already, though it does not show.
         if self.is_hidden_name(&dir, &make.name) { Err(Errno::ACCESS) } else { Ok(dir) }
     }
 
     /// What was just made, registered and described.
     fn made(&self, parent: &Located, dir: &Directory<'_>, make: &Make) -> Result<Entry, Errno> {
-        let path = || self.nodes.hold().path(make.parent);
-        let found = self.step((dir.descriptor, dir.key), &make.name, path)?;
+        let found = self.step((dir.descriptor, dir.key), &make.name)?;
         self.register(make, &found);
         if found.kind() == FileType::Directory {
             // The mount knows without asking that it is empty; from now on it would hear if that changes.
-            self.directory(&found, Whereabouts::Node(make.node), true);
+            self.directory(&found, true);
         }
         {
             let mut known = self.known.hold();
@@ -169,9 +169,9 @@ impl Service {
 }
 
 /// open(2) flags that are let through: what matters to the file here. What the mount's kernel does itself (O_DIRECT),
-/// or could wait or lead elsewhere, is not.
+/// or could wait or lead elsewhere, is not; whether it appends each write says.
 pub(super) fn data_flags(flags: u32) -> OFlags {
-    let kept = libc::O_ACCMODE | libc::O_APPEND | libc::O_TRUNC | libc::O_SYNC | libc::O_DSYNC;
+    let kept = libc::O_ACCMODE | libc::O_TRUNC | libc::O_SYNC | libc::O_DSYNC;
     OFlags::from_bits_retain(flags & kept as u32) | OFlags::NONBLOCK
 }
 

@@ -4,8 +4,8 @@
 //! A message's way: `lanes` reads it; a question goes through `gate` (which keeps it back while a change before it is not
 //! applied) to `pool` and is answered by `query`, `list`, `read` or `lock`; a change goes to the one thread of `change` and is
 //! done by `make`, `rename` or `alter`. All of them find inodes by `node` and `open`, describe them by `entry` and `attr`, and
-//! answer by `out`. What others change here comes in by `watch` and goes out by `tell` and `notice`; `known` keeps our own
-//! changes out of that. `record`, `profile` and `push` save a later run the asking.
+//! answer by `out`; `hide`, by `way`, says what is kept from them. What others change here comes in by `watch` and goes out by
+//! `tell` and `notice`; `known` keeps our own changes out of that. `record`, `profile` and `push` save a later run the asking.
 
 mod alter;
 mod attr;
@@ -39,6 +39,7 @@ mod stats;
 mod tell;
 mod thread;
 mod watch;
+mod way;
 
 use std::{io, path::PathBuf, sync::Arc};
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{CWD, FileType, Mode, OFlags, ResolveFlags, Statx, openat, openat2},
+    fs::{CWD, FileType, Mode, OFlags, ResolveFlags, Statx, fcntl_getfl, fcntl_setfl, openat, openat2},
     io::Errno,
 };
 
@@ -70,14 +70,18 @@ impl Service {
         depth: usize,
         steps: &mut usize,
     ) -> Result<(Arc<OwnedFd>, Option<Statx>), Errno> {
-        let (key, places) = {
+        let (key, pin, places) = {
             let nodes = self.nodes.hold();
             let inode = nodes.get(node).ok_or(Errno::STALE)?;
-            if let Some(pin) = &inode.pin {
-                return Ok((Arc::clone(pin), None));
-            }
-            (inode.key, inode.places.clone())
+            (inode.key, inode.pin.clone(), inode.places.clone())
         };
+        // It may have come to be hidden since it was bound.
+        if node != Node::ROOT && self.hidden.inode(key) {
+            return Err(Errno::STALE);
+        }
+        if let Some(pin) = pin {
+            return Ok((pin, None));
+        }
         if let Some(descriptor) = self.directories.find(key) {
             return Ok((descriptor, None));
         }
@@ -107,22 +111,17 @@ impl Service {
     fn try_place(&self, key: Key, place: &Place, depth: usize, steps: &mut usize) -> Result<Located, Errno> {
         let (parent, _) = self.locate_within(place.parent, depth + 1, steps)?;
         let parent_key = self.nodes.hold().get(place.parent).ok_or(Errno::STALE)?.key;
-        let found = self.step((parent.as_fd(), parent_key), &place.name, || self.nodes.hold().path(place.parent))?;
+        let found = self.step((parent.as_fd(), parent_key), &place.name)?;
         if found.key() == key { Ok(found) } else { Err(Errno::STALE) }
     }
 
     /// One name down. ENOENT for what is hidden. Directories are remembered.
-    pub(super) fn step(
-        &self,
-        dir: (BorrowedFd<'_>, Key),
-        name: &[u8],
-        dir_path: impl FnOnce() -> Option<Vec<Name>>,
-    ) -> Result<Located, Errno> {
+    pub(super) fn step(&self, dir: (BorrowedFd<'_>, Key), name: &[u8]) -> Result<Located, Errno> {
         name::check(name)?;
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let descriptor = self.with_descriptors(|| openat2(dir.0, name, flags, Mode::empty(), BENEATH))?;
         let found = Located { stat: attr::stat(&descriptor)?, descriptor: Arc::new(descriptor) };
-        if self.hidden.found(dir, name, found.key(), dir_path) {
+        if self.hidden.found(dir.1, name, found.key(), || Some(Arc::clone(&found.descriptor))) {
             return Err(Errno::NOENT);
         }
         if found.kind() == FileType::Directory {
@@ -134,9 +133,8 @@ impl Service {
     /// Finds what is at a path from the root now.
     pub(super) fn walk(&self, path: &[Name]) -> Result<Located, Errno> {
         let mut at = Located { stat: attr::stat(&self.root)?, descriptor: Arc::clone(&self.root) };
-        for (depth, name) in path.iter().enumerate() {
-            let dir = (at.as_fd(), at.key());
-            at = self.step(dir, name, || Some(path[..depth].to_vec()))?;
+        for name in path {
+            at = self.step((at.as_fd(), at.key()), name)?;
         }
         Ok(at)
     }
@@ -161,9 +159,19 @@ impl Service {
 
     /// The same for a descriptor that is known to be a regular file or a directory.
     pub(super) fn reopen_checked(&self, descriptor: BorrowedFd<'_>, flags: OFlags) -> Result<OwnedFd, Errno> {
-        let flags = flags | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
         // Through /proc the very inode is opened that was checked, whatever its name means by now.
-        self.with_descriptors(|| openat(CWD, attr::proc_path(descriptor), flags, Mode::empty()))
+        let path = attr::proc_path(descriptor);
+        let flags = flags.difference(OFlags::NONBLOCK) | OFlags::CLOEXEC | OFlags::NOCTTY;
+        let open = |flags| self.with_descriptors(|| openat(CWD, &path, flags, Mode::empty()));
+        match open(flags | OFlags::NONBLOCK) {
+            // Somebody has a lease on it, and gives it up now; whoever opens it here waits for that, too.
+            Err(Errno::AGAIN) => {
+                let descriptor = open(flags)?;
+                fcntl_setfl(&descriptor, fcntl_getfl(&descriptor)? | OFlags::NONBLOCK)?;
+                Ok(descriptor)
+            }
+            opened => opened,
+        }
     }
 
     /// Runs a call that makes a descriptor. If there are none left, those kept for speed are given up.

@@ -18,7 +18,6 @@ use rustix::{
 
 use super::{
     StartError, attr,
-    entry::Whereabouts,
     name::{self, Name},
     node::Key,
     out::Batch,
@@ -206,7 +205,7 @@ impl Service {
         }
         let key = found.key();
         self.pushed.add(key, path);
-        let dir = self.directory(&found, Whereabouts::Path(path), true);
+        let dir = self.directory(&found, true);
         let moment = self.moment();
         let names: Vec<_> = path.iter().map(|name| name.to_vec().into()).collect();
         let (mut batch, mut truncated) = (Batch::new(), false);

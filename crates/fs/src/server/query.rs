@@ -13,7 +13,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
     attr::{self, proc_path},
-    entry::{Moment, Whereabouts},
+    entry::Moment,
     gate::Subject,
     lock::Waiter,
     name,
@@ -36,7 +36,10 @@ impl Service {
             Request::Forget { nodes } => self.nodes.hold().forget(nodes, Instant::now()),
             Request::Cancel { id } => self.locks.cancel(id),
             Request::Release { file } => {
-                let task: Task = Box::new(move |service| service.files.remove(file));
+                let task: Task = Box::new(move |service| {
+                    service.files.remove(file);
+                    drop(permit);
+                });
                 self.pool.push([task]);
             }
             Request::Getlk { .. } | Request::Setlk { .. } => {
@@ -121,7 +124,7 @@ impl Service {
     fn lookup(&self, parent: Node, name: &[u8], moment: Moment) -> Result<Entry, Errno> {
         name::check(name)?;
         let found = self.locate_dir(parent)?;
-        let dir = self.directory(&found, Whereabouts::Node(parent), true);
+        let dir = self.directory(&found, true);
         let entry = self.entry(&dir, name)?;
         self.told(moment, [(Key { dev: entry.attr.dev, ino: entry.attr.ino }, entry.attr.stamp())]);
         Ok(entry)
@@ -130,7 +133,7 @@ impl Service {
     fn answer_list(&self, id: u64, node: Node, limit: u32) {
         let mut seen = self.notices.last();
         let listed = self.locate_dir(node).and_then(|found| {
-            let dir = self.directory(&found, Whereabouts::Node(node), true);
+            let dir = self.directory(&found, true);
             self.record.listed(self, node);
             let moment = self.moment();
             seen = moment.seen;
@@ -247,4 +250,32 @@ impl Service {
 
 fn plain(reply: Reply) -> (Reply, Bytes) {
     (reply, Bytes::new())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::sync::Semaphore;
+
+    use super::{super::Config, super::out::Out, super::pool::Pool, *};
+
+    /// The peer sends faster than the pool closes: what waits must be bounded.
+    #[test]
+    fn every_task_holds_its_permit_until_it_is_done() {
+        let config = Config { root: "/".into(), hide: Vec::new(), read_only: false, threads: 1 };
+        let service = Arc::new(Service::new(&config, Out::new().0).unwrap());
+        let room = Arc::new(Semaphore::new(2));
+        let permit = || Arc::clone(&room).try_acquire_owned().unwrap();
+        service.take_query(ToServer { id: 0, request: Request::Release { file: File(1) } }, permit());
+        let request = Request::Fsync { node: Node::ROOT, file: None, data_only: false };
+        let change = service.take_change(ToServer { id: 0, request }, Bytes::new(), permit());
+        service.apply(change);
+        assert_eq!(room.available_permits(), 0);
+        Pool::start(&service, 1).unwrap();
+        while room.available_permits() < 2 {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        service.end();
+    }
 }

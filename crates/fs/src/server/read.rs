@@ -64,6 +64,9 @@ impl Service {
     /// A descriptor for reading, kept for the next time.
     pub(super) fn open_for_reading(&self, node: Node) -> Result<Arc<OwnedFd>, Errno> {
         let key = self.nodes.hold().get(node).ok_or(Errno::STALE)?.key;
+        if self.hidden.inode(key) {
+            return Err(Errno::STALE);
+        }
         if let Some(descriptor) = self.readers.find(key) {
             return Ok(descriptor);
         }

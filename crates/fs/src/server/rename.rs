@@ -1,7 +1,7 @@
 //! Names given, taken and moved: link, unlink, rename.
 
 use rustix::{
-    fs::{AtFlags, CWD, RenameFlags, Statx, linkat, renameat_with, unlinkat},
+    fs::{AtFlags, CWD, FileType, RenameFlags, Statx, linkat, renameat_with, unlinkat},
     io::Errno,
 };
 
@@ -9,7 +9,7 @@ use remotely_proto::fs::{Entry, File, Node};
 
 use super::{
     attr::{self, Seat, proc_path},
-    entry::{Directory, Whereabouts},
+    entry::Directory,
     name,
     node::Place,
     open::Located,
@@ -28,9 +28,16 @@ impl Service {
             None => self.locate(node)?,
         };
         let found = self.locate_dir(parent)?;
-        let dir = self.directory(&found, Whereabouts::Node(parent), false);
+        let dir = self.directory(&found, false);
         if self.is_hidden_name(&dir, name) {
             return Err(Errno::ACCESS);
+        }
+        // What is open since before it came to be hidden gets no name that is not.
+        if self.hidden.holds(source.as_fd()) {
+            return Err(Errno::NOENT);
+        }
+        if source.kind() == FileType::Symlink {
+            self.keep_missing_way(&dir, name)?;
         }
         linkat(CWD, proc_path(source.as_fd()), dir.descriptor, name, AtFlags::SYMLINK_FOLLOW)?;
         let stat = attr::stat(&source.descriptor)?;
@@ -48,8 +55,11 @@ impl Service {
     pub(super) fn unlink(&self, parent: Node, name: &[u8], dir: bool, keep: Option<Node>) -> Result<(), Errno> {
         name::check(name)?;
         let found = self.locate_dir(parent)?;
-        let directory = self.directory(&found, Whereabouts::Node(parent), false);
+        let directory = self.directory(&found, false);
         let stat = self.visible(&directory, name)?;
+        if leads(&stat) {
+            self.keep_ways(&directory, name, Some(&stat))?;
+        }
         let kept = self.to_keep(keep, &stat);
         unlinkat(directory.descriptor, name, if dir { AtFlags::REMOVEDIR } else { AtFlags::empty() })?;
         self.nodes.hold().removed(parent, name);
@@ -74,8 +84,8 @@ impl Service {
             return Err(Errno::INVAL);
         }
         let (old_found, new_found) = (self.locate_dir(from.0)?, self.locate_dir(to.0)?);
-        let old_dir = self.directory(&old_found, Whereabouts::Node(from.0), false);
-        let new_dir = self.directory(&new_found, Whereabouts::Node(to.0), false);
+        let old_dir = self.directory(&old_found, false);
+        let new_dir = self.directory(&new_found, false);
         let moved = self.visible(&old_dir, from.1)?;
         let replaced = match attr::stat_name(new_dir.descriptor, to.1) {
             Ok(stat) if self.is_hidden(&new_dir, to.1, attr::key(&stat)) => return Err(Errno::ACCESS),
@@ -83,6 +93,10 @@ impl Service {
             Err(_) if self.is_hidden_name(&new_dir, to.1) => return Err(Errno::ACCESS),
             Err(_) => None,
         };
+        if leads(&moved) || replaced.as_ref().is_some_and(leads) {
+            self.keep_ways(&old_dir, from.1, Some(&moved))?;
+            self.keep_ways(&new_dir, to.1, replaced.as_ref())?;
+        }
         let kept = replaced.as_ref().and_then(|replaced| self.to_keep(keep, replaced));
         renameat_with(old_dir.descriptor, from.1, new_dir.descriptor, to.1, flags)?;
         let exchange = flags.contains(RenameFlags::EXCHANGE);
@@ -106,6 +120,16 @@ impl Service {
             self.directory_changed(&new_found);
         }
         Ok(())
+    }
+
+    /// EBUSY if a hidden path leads through this name: what is beneath it would be seen from elsewhere.
+    fn keep_ways(&self, dir: &Directory<'_>, name: &[u8], stat: Option<&Statx>) -> Result<(), Errno> {
+        if self.hidden.passes(dir.key, name, stat.map(attr::key)) { Err(Errno::BUSY) } else { Ok(()) }
+    }
+
+    /// The same for a symbolic link that is to be made.
+    pub(super) fn keep_missing_way(&self, dir: &Directory<'_>, name: &[u8]) -> Result<(), Errno> {
+        if attr::stat_name(dir.descriptor, name).is_ok() { Err(Errno::EXIST) } else { self.keep_ways(dir, name, None) }
     }
 
     /// The state of a name that the mount may see.
@@ -146,4 +170,9 @@ impl Service {
             self.nodes.hold().pin(node, found.descriptor);
         }
     }
+}
+
+/// True for what a path can lead through.
+fn leads(stat: &Statx) -> bool {
+    matches!(attr::kind(stat), FileType::Directory | FileType::Symlink)
 }

@@ -3,7 +3,6 @@
 
 use std::{
     os::fd::OwnedFd,
-    path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -69,11 +68,10 @@ impl Service {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = Arc::new(openat(CWD, &config.root, flags, Mode::empty()).map_err(open_root)?);
         let stat = statx(&root, "", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS).map_err(open_root)?;
-        let real_root = std::fs::canonicalize(&config.root).unwrap_or_else(|_| PathBuf::from(&config.root));
         Ok(Self {
             read_only: config.read_only,
             identity: Identity::of_this_process(),
-            hidden: Hidden::new(&real_root, &config.hide),
+            hidden: Hidden::new(&config.hide),
             nodes: Mutex::new(NodeTable::new(attr::key(&stat), Arc::clone(&root))),
             directories: DescriptorCache::new((descriptors / 4).min(512)),
             readers: DescriptorCache::new((descriptors / 8).min(256)),

@@ -22,7 +22,7 @@ use rustix::{
 
 use super::{
     StartError, attr,
-    entry::{Directory, Whereabouts},
+    entry::Directory,
     name::Name,
     node::Key,
     open::Located,
@@ -36,7 +36,7 @@ const GATHER: Duration = Duration::from_millis(2);
 const BATCH_MAX: usize = 16 << 10;
 /// Names in one notice; above that the whole directory is called stale.
 const NAMES_MAX: usize = 256;
-/// How often idle descriptors and forgotten nodes are looked for.
+/// How often idle descriptors and forgotten nodes are looked for, and what has come to be at hidden paths.
 const SWEEP: Duration = Duration::from_secs(2);
 /// Pause before what did not fit into the queue is tried again.
 const AGAIN: Duration = Duration::from_millis(50);
@@ -70,7 +70,8 @@ impl Watcher<'_> {
     fn run(mut self) {
         let mut swept = Instant::now();
         while !self.service.is_ending() {
-            if self.wait(if self.to_take_back.is_empty() { SWEEP } else { AGAIN }) {
+            let rest = SWEEP.saturating_sub(swept.elapsed());
+            if self.wait(if self.to_take_back.is_empty() { rest } else { AGAIN }) {
                 std::thread::sleep(GATHER);
                 self.tell();
             }
@@ -100,6 +101,7 @@ impl Watcher<'_> {
     fn sweep(&self, now: Instant) {
         self.service.directories.sweep(now);
         self.service.readers.sweep(now);
+        self.service.hidden.look_again();
         let gone = self.service.nodes.hold().sweep(now);
         for key in gone {
             if self.service.pushed.find(key).is_none() {
@@ -199,12 +201,12 @@ impl Watcher<'_> {
         service.pushed.remove(key);
         // From looking to numbering the notice, no change of the mount's own may come in between.
         let _turn = service.turn.hold();
-        let located = nodes.iter().find_map(|node| Some((*node, service.locate_dir(*node).ok()?)));
-        let Some((node, found)) = located else {
+        let located = nodes.iter().find_map(|node| service.locate_dir(*node).ok());
+        let Some(found) = located else {
             tell_stale(service, &nodes);
             return true;
         };
-        let dir = service.directory(&found, Whereabouts::Node(node), false);
+        let dir = service.directory(&found, false);
         match news(service, &dir, names) {
             Some(news) if news.is_empty() => return false,
             Some(news) => {
@@ -350,7 +352,7 @@ fn settle(
 
 fn directory_entry(service: &Service, parent: Node, name: &[u8], found: &Located) -> Option<Entry> {
     let above = service.locate_dir(parent).ok()?;
-    let dir = service.directory(&above, Whereabouts::Node(parent), false);
+    let dir = service.directory(&above, false);
     let entry = service.entry(&dir, name).ok()?;
     let key = found.key();
     // Something else is there by now: another event.

@@ -1,9 +1,6 @@
-//! Nothing outside the root, nothing hidden, and nothing that was not bound.
+//! Nothing outside the root, and nothing that was not bound.
 
-use std::{
-    fs,
-    os::unix::{ffi::OsStrExt, fs::symlink},
-};
+use std::{fs, os::unix::fs::symlink};
 
 use bytes::Bytes;
 use remotely_proto::fs::{Binding, File, Lane, Node, Reply, Request, SetAttr};
@@ -112,77 +109,6 @@ async fn circles_of_bindings_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_hidden_is_not_there_by_any_way() {
-    let rig = Rig::with(|dir, config| {
-        fs::create_dir_all(dir.join("home/.ssh")).unwrap();
-        fs::write(dir.join("home/.ssh/id"), "private").unwrap();
-        fs::write(dir.join("home/key"), "private too").unwrap();
-        fs::write(dir.join("home/open"), "public").unwrap();
-        symlink("home/key", dir.join("alias")).unwrap();
-        fs::hard_link(dir.join("home/key"), dir.join("second")).unwrap();
-        for path in ["home/.ssh", "alias", "later/secret"] {
-            config.hide.push(dir.join(path).as_os_str().as_bytes().to_vec());
-        }
-    })
-    .await;
-    let home = rig.node("home").await;
-    let listed = |list: Vec<remotely_proto::fs::Entry>| -> Vec<_> {
-        let mut names: Vec<_> = list.into_iter().map(|entry| String::from_utf8(entry.name.to_vec()).unwrap()).collect();
-        names.sort();
-        names
-    };
-    assert_eq!(listed(rig.list(home).await.unwrap()), ["open"]);
-    assert_eq!(listed(rig.list(Node::ROOT).await.unwrap()), ["home"]);
-    for (parent, name) in [(home, ".ssh"), (home, "key"), (Node::ROOT, "alias"), (Node::ROOT, "second")] {
-        assert_eq!(rig.find(parent, name).await.map(|found| found.0), Err(libc::ENOENT), "{name}");
-        let refused = rig.create(parent, name).await;
-        assert!(matches!(refused, Err(libc::EACCES | libc::EEXIST)), "{name}: {refused:?}");
-        let request =
-            Request::Unlink { parent, name: name.as_bytes().to_vec().into(), dir: name == ".ssh", keep: None };
-        assert_eq!(rig.change(request).await, failed(libc::ENOENT), "{name}");
-    }
-    // Renamed by somebody here, it stays hidden; so does what takes its place.
-    fs::rename(rig.path("home/key"), rig.path("moved")).unwrap();
-    assert_eq!(rig.find(Node::ROOT, "moved").await.map(|found| found.0), Err(libc::ENOENT));
-    fs::write(rig.path("home/key"), "a new one").unwrap();
-    assert_eq!(rig.find(home, "key").await.map(|found| found.0), Err(libc::ENOENT));
-    // The mount cannot bind its way in.
-    let ssh = fs::metadata(rig.path("home/.ssh")).unwrap();
-    let id = fs::metadata(rig.path("home/.ssh/id")).unwrap();
-    use std::os::unix::fs::MetadataExt;
-    let (dir, file) = (Node(rig.number()), Node(rig.number()));
-    let bindings = vec![
-        Binding { node: dir, parent: home, name: b".ssh".to_vec().into(), dev: ssh.dev(), ino: ssh.ino() },
-        Binding { node: file, parent: dir, name: b"id".to_vec().into(), dev: id.dev(), ino: id.ino() },
-    ];
-    rig.tell(Lane::Query, Request::Bind { bindings }, Bytes::new()).await;
-    assert_eq!(rig.read(file, 0, 10).await, Err(libc::ESTALE));
-    assert_eq!(rig.list(dir).await.map(|list| list.len()), Err(libc::ESTALE));
-    // Nor move something onto it, or it elsewhere.
-    let rename = |from: &str, to: &str| Request::Rename {
-        parent: home,
-        name: from.as_bytes().to_vec().into(),
-        new_parent: home,
-        new_name: to.as_bytes().to_vec().into(),
-        flags: 0,
-        keep: None,
-    };
-    assert_eq!(rig.change(rename("open", "key")).await, failed(libc::EACCES));
-    assert_eq!(rig.change(rename(".ssh", "visible")).await, failed(libc::ENOENT));
-    // What did not exist at the start.
-    fs::create_dir(rig.path("later")).unwrap();
-    fs::write(rig.path("later/secret"), "x").unwrap();
-    fs::write(rig.path("later/other"), "x").unwrap();
-    let later = rig.node("later").await;
-    assert_eq!(listed(rig.list(later).await.unwrap()), ["other"]);
-    // No notice gives it away.
-    rig.notices().await;
-    fs::write(rig.path("home/key"), "changed").unwrap();
-    fs::write(rig.path("later/secret"), "changed").unwrap();
-    assert_eq!(rig.notices().await, []);
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn only_files_are_opened() {
     let rig = Rig::new().await;
     let fifo = rustix::fs::FileType::Fifo;
@@ -218,6 +144,9 @@ async fn read_only_refuses_every_change() {
     assert_eq!(rig.change(request).await, failed(libc::EROFS));
     let set = SetAttr { mode: Some(0), ..SetAttr::default() };
     assert_eq!(rig.change(Request::Setattr { node, file: None, set }).await, failed(libc::EROFS));
+    // syncfs(2) is none.
+    let nothing = Request::Setattr { node: Node::ROOT, file: None, set: SetAttr::default() };
+    assert!(rig.attr_of(Lane::Change, nothing, Bytes::new()).await.is_ok());
     assert_eq!(&rig.read(node, 0, 100).await.unwrap()[..], b"as it was");
     assert_eq!(rig.change(Request::Fsync { node, file: None, data_only: false }).await, Reply::Done);
 }

@@ -4,6 +4,7 @@
 
 mod change;
 mod contain;
+mod hide;
 mod lock;
 mod notice;
 mod order;
