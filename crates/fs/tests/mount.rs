@@ -445,3 +445,41 @@ fn tree(root: &Path) -> Vec<String> {
     }
     out
 }
+
+#[test]
+fn what_others_write_between_our_writes_is_seen() {
+    let m = Mounted::new();
+    fs::write(m.here.join("f"), vec![0; 16 << 10]).unwrap();
+    let here = OpenOptions::new().write(true).open(m.here.join("f")).unwrap();
+    let there = OpenOptions::new().read(true).write(true).open(m.there.join("f")).unwrap();
+    let value = |at: u64| {
+        let mut byte = [0];
+        there.read_exact_at(&mut byte, at).unwrap();
+        byte[0]
+    };
+    for turn in 1..=100u8 {
+        // Both are in the cache of the kernel there before.
+        value(0);
+        here.write_all_at(&[turn], 0).unwrap();
+        there.write_all_at(&[turn], 12 << 10).unwrap();
+        eventually("a byte that was written here", || value(0) == turn);
+        assert_eq!(value(12 << 10), turn);
+    }
+}
+
+#[test]
+fn a_file_with_two_names_is_looked_at_while_it_is_open() {
+    let m = Mounted::new();
+    fs::create_dir(m.here.join("elsewhere")).unwrap();
+    fs::write(m.here.join("f"), b"old").unwrap();
+    fs::hard_link(m.here.join("f"), m.here.join("elsewhere/f")).unwrap();
+    let there = File::open(m.there.join("f")).unwrap();
+    let read = || {
+        let mut buffer = [0; 8];
+        let len = there.read_at(&mut buffer, 0).unwrap();
+        buffer[..len].to_vec()
+    };
+    assert_eq!(read(), b"old");
+    fs::write(m.here.join("elsewhere/f"), b"new").unwrap();
+    eventually("what was written under the other name", || read() == b"new");
+}

@@ -14,14 +14,14 @@ use remotely_proto::fs::{Attr, Binding, Entry, Lane, Node, Reply, Request as Ask
 use remotely_proto::message;
 use remotely_session::{SendStream, Stream};
 use rustix::io::Errno;
-use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 
 use super::MountError;
 use super::fuse::{Answer, Device, Request};
 use super::invalidate::{Invalid, Invalidator};
 use super::receive::Receivers;
 use super::show::{IdMaps, Show};
-use super::table::Table;
+use super::table::{Age, Table};
 
 /// Messages that wait for a lane.
 const QUEUE: usize = 256;
@@ -65,6 +65,8 @@ pub(super) struct Fs {
     pub(super) promised: Mutex<Vec<Node>>,
     /// A pushed listing that has come in part.
     pub(super) pushed: Mutex<Option<(Vec<ByteVec>, Vec<Entry>)>>,
+    /// Number of the last notice taken in.
+    pub(super) noticed: watch::Sender<u64>,
     over: AtomicBool,
     over_event: Notify,
     runtime: tokio::runtime::Handle,
@@ -112,7 +114,20 @@ pub(super) enum Waiter {
 pub(super) struct Answered {
     pub(super) reply: Reply,
     pub(super) payload: Bytes,
+    /// It is not older than the notice with this number.
     pub(super) seen: u64,
+    /// See [`Age::asked`].
+    asked: u64,
+}
+
+impl Answered {
+    pub(super) fn new(reply: Reply, payload: Bytes, seen: u64) -> Self {
+        Self { reply, payload, seen, asked: 0 }
+    }
+
+    pub(super) fn age(&self) -> Age {
+        Age { seen: self.seen, asked: self.asked }
+    }
 }
 
 /// Content kept, in the order in which it came.
@@ -159,6 +174,7 @@ impl Fs {
             push_over: AtomicBool::new(false),
             promised: Mutex::default(),
             pushed: Mutex::default(),
+            noticed: watch::Sender::new(0),
             over: AtomicBool::new(false),
             over_event: Notify::new(),
             runtime: tokio::runtime::Handle::current(),
@@ -211,15 +227,29 @@ impl Fs {
         payload: Bytes,
         number: impl FnOnce(u64),
     ) -> Result<Answered, Errno> {
-        let (answer, answered) = oneshot::channel();
-        let id = self.next_request.fetch_add(1, Ordering::Relaxed);
-        number(id);
-        self.send(lane, nodes, request, payload, Some((id, Waiter::Once(answer)))).await?;
-        let answered = answered.await.map_err(|_| Errno::IO)?;
+        let answered = self.ask_for_any(lane, nodes, request, payload, number).await?;
         match answered.reply {
             Reply::Failed { errno } => Err(errno_of(errno)),
             _ => Ok(answered),
         }
+    }
+
+    /// Like [`ask_numbered`](Self::ask_numbered); a failure of the server is an answer like others.
+    pub(super) async fn ask_for_any(
+        &self,
+        lane: Lane,
+        nodes: &[Node],
+        request: Ask,
+        payload: Bytes,
+        number: impl FnOnce(u64),
+    ) -> Result<Answered, Errno> {
+        let (answer, answered) = oneshot::channel();
+        let id = self.next_request.fetch_add(1, Ordering::Relaxed);
+        number(id);
+        let asked = if lane == Lane::Change { u64::MAX } else { lock(&self.table).answered };
+        self.send(lane, nodes, request, payload, Some((id, Waiter::Once(answer)))).await?;
+        let answered = answered.await.map_err(|_| Errno::IO)?;
+        Ok(Answered { asked, ..answered })
     }
 
     /// Sends a write whose answer nobody waits for.
@@ -335,6 +365,8 @@ impl Fs {
         self.over.store(true, Ordering::SeqCst);
         lock(&self.pending).clear();
         self.budget.close();
+        // Whoever waits for one more waits for nothing.
+        self.noticed.send_replace(u64::MAX);
         self.invalidator.close();
         self.over_event.notify_waiters();
     }

@@ -111,6 +111,7 @@ impl Mount {
             let (fs, device, runtime) = (fs.clone(), device.clone(), runtime.clone());
             spawn(format!("fuse-{index}"), move || read_requests(&fs, &device, &runtime))?;
         }
+        fs.look_after_unwatched();
         let invalidator = fs.invalidator.clone();
         spawn("fuse-news".into(), move || invalidator.run(device))?;
         Ok(Self { fs })
