@@ -52,8 +52,16 @@ fn main() -> io::Result<()> {
     write("exec_control", "signal", &cbor(&Control::Signal { signal: 15 }))?;
     write("exec_control", "resize", &cbor(&Control::Resize { size: SIZE }))?;
     let failed = Report::Failed { step: Step::Exec, errno: 2, what: "gcc".to_owned() };
-    let exited = Report::Exited { status: 256, tag: 9, offsets: vec![(0, 100)], cpu: (1, 2) };
-    for (name, report) in [("started", Report::Started), ("failed", failed), ("exited", exited)] {
+    let exited = |mount| Report::Exited { status: 256, tag: 9, offsets: vec![(0, 100)], cpu: (1, 2), mount };
+    let counts =
+        fs::Counts { requests: vec![fs::Asked { opcode: 1, count: 8, hits: 7 }], bytes_read: 4096, bytes_written: 5 };
+    let reports = [
+        ("started", Report::Started),
+        ("failed", failed),
+        ("exited", exited(None)),
+        ("exited-counted", exited(Some(counts))),
+    ];
+    for (name, report) in reports {
         write("exec_report", name, &cbor(&report))?;
     }
     write("exec_fd_open", "one", &cbor(&FdOpen { exec: 7, fd: 1 }))

@@ -79,5 +79,6 @@ fn every_kind_of_frame_of_a_client_is_in_the_corpus() {
 
 fn seeds(target: &str) -> Vec<Vec<u8>> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus").join(target);
-    fs::read_dir(directory).unwrap().map(|entry| fs::read(entry.unwrap().path()).unwrap()).collect()
+    let seed = |entry: std::io::Result<fs::DirEntry>| entry.and_then(|entry| fs::read(entry.path())).expect("a seed");
+    fs::read_dir(directory).expect("a corpus").map(seed).collect()
 }

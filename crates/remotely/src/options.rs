@@ -56,7 +56,7 @@ pub struct RunOptions {
     pub sync: SyncMode,
     /// Which of 0, 1, 2 become a terminal there.
     pub tty: TtyMode,
-    /// Print a table of round trips, requests, bytes and times at the end.
+    /// Print a table of round trips, requests, cache hits, bytes and times at the end.
     pub stats: bool,
     /// How often `-v` was given.
     pub verbose: u8,

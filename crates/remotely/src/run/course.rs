@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use remotely_fs::server::Server;
 use remotely_proto::exec::{Control, Report};
+use remotely_proto::fs::Counts;
 use remotely_session::{End, Link, MessageReceiver, RecvError, RecvMessageError};
 use rustix::fs::SeekFrom;
 use tokio::sync::mpsc;
@@ -52,6 +53,8 @@ pub(super) struct Course<'f, 'a> {
     reports: MessageReceiver,
     relays: Relays,
     known: Known,
+    /// What the mount had counted at the end.
+    counts: Option<Counts>,
     trouble: Option<Trouble>,
     /// A stop that was asked for here was passed on: this process stops with the command.
     asked_to_stop: bool,
@@ -85,6 +88,7 @@ impl<'f, 'a> Course<'f, 'a> {
             reports,
             relays,
             known: Known::Requested,
+            counts: None,
             trouble: None,
             asked_to_stop: false,
             stopped_alone: None,
@@ -92,8 +96,8 @@ impl<'f, 'a> Course<'f, 'a> {
     }
 
     /// Stops what is still relayed.
-    pub(super) fn leave(self) -> (Arc<Server>, Link) {
-        (self.server, self.link)
+    pub(super) fn leave(self) -> (Arc<Server>, Link, Option<Counts>) {
+        (self.server, self.link, self.counts)
     }
 
     /// Until the end of the command. Not cancel safe.
@@ -170,9 +174,10 @@ impl<'f, 'a> Course<'f, 'a> {
                 self.known = Known::Running;
                 self.stopped_alone = None;
             }
-            Report::Exited { status, tag, offsets, cpu } => {
+            Report::Exited { status, tag, offsets, cpu, mount } => {
                 tracing::debug!(status, user_us = cpu.0, system_us = cpu.1, "the command has ended");
                 self.flow.times.exited();
+                self.counts = mount;
                 self.known = Known::Ended(status);
                 self.finish(tag, &offsets).await?;
                 let typed = match Ending::of(status) {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use remotely_fs::server::{Config, Lanes, Profile, Server};
 use remotely_proto::exec::{Control, FdOpen, Request, Step};
-use remotely_proto::fs::Lane;
+use remotely_proto::fs::{Counts, Lane};
 use remotely_session::{
     Class, Link, LinkBuilder, MessageReceiver, MessageSender, Role, SendStream, Service, Settings, Stream,
 };
@@ -58,6 +58,8 @@ pub(super) struct Finished {
     pub(super) server: Arc<Server>,
     /// The link, closed.
     pub(super) link: Link,
+    /// What the mount on the host counted, if it told.
+    pub(super) counts: Option<Counts>,
 }
 
 impl Flow<'_> {
@@ -96,7 +98,7 @@ impl Flow<'_> {
         let mut course = Course::new(self, link, server, controls, reports, relays);
         let result = course.run().await;
         terminal::restore();
-        let (server, link) = course.leave();
+        let (server, link, counts) = course.leave();
         link.close();
         // Lets the goodbye be written; nobody waits for an answer to it.
         for _ in 0..GOODBYE {
@@ -107,7 +109,7 @@ impl Flow<'_> {
             std::mem::forget(process);
         }
         let ended = result?;
-        Ok(Finished { ended, server, link })
+        Ok(Finished { ended, server, link, counts })
     }
 
     async fn connect(&mut self, options: &ConnectOptions, builder: LinkBuilder) -> Result<Connected, RunError> {
