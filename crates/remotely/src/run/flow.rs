@@ -14,6 +14,7 @@ use remotely_session::{
 use tokio::sync::{mpsc, watch};
 
 use super::course::Course;
+use super::fetching::Fetching;
 use super::outcome::{Ended, RunError};
 use super::output::Applied;
 use super::signal::{self, Signals};
@@ -22,6 +23,7 @@ use super::streams::Locals;
 use super::terminal::{self, Terminal};
 use crate::bootstrap::{self, Connected};
 use crate::options::ConnectOptions;
+use crate::stderr;
 
 /// Signals and sizes that wait for a link that does not take them.
 const CONTROLS: usize = 64;
@@ -77,6 +79,7 @@ impl Flow<'_> {
             .fds()
             .map(|fd| builder.open(Service::FD, Class::Normal, encode(&FdOpen { exec: exec.id, fd })))
             .collect();
+        let files = [lanes.query.id, lanes.bulk.id];
         let (serving, applied) = watch::channel(None);
         let relays = self.locals.relay(streams, applied);
         let (controls, queued) = mpsc::channel(CONTROLS);
@@ -95,8 +98,11 @@ impl Flow<'_> {
         serving.send_replace(Some(Arc::clone(&server)));
 
         let reports = MessageReceiver::new(exec.recv);
-        let mut course = Course::new(self, link, server, controls, reports, relays);
+        // Where others of the job may write to the terminal, there is no telling whose line it is.
+        let fetching = Fetching::new(connect.progress && self.eager, files);
+        let mut course = Course::new(self, link, server, controls, reports, relays, fetching);
         let result = course.run().await;
+        stderr::clear();
         terminal::restore();
         let (server, link, counts) = course.leave();
         link.close();

@@ -8,6 +8,7 @@
 mod block;
 mod course;
 mod descriptor;
+mod fetching;
 mod flow;
 mod inherited;
 mod intake;
