@@ -219,7 +219,8 @@ impl Running {
         });
         let offsets = exit.offsets.into_iter().chain(yielded).collect();
         let tag = self.changes.load(Ordering::SeqCst);
-        Report::Exited { status: exit.status, tag, offsets, cpu: exit.cpu }
+        let mount = self.mount.as_ref().map(Mount::counts);
+        Report::Exited { status: exit.status, tag, offsets, cpu: exit.cpu, mount }
     }
 
     /// The client does not want it any more.

@@ -5,7 +5,7 @@
 
 use minicbor::{Decode, Encode};
 
-use crate::ByteVec;
+use crate::{ByteVec, fs::Counts};
 
 /// What to run, and everything of here that it must find there. First message on an exec stream.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -316,6 +316,9 @@ pub enum Report {
         /// CPU time of the command and its children in microseconds: (user, system).
         #[n(3)]
         cpu: (u64, u64),
+        /// What the mount was asked for until then, where one is served.
+        #[n(4)]
+        mount: Option<Counts>,
     },
 }
 

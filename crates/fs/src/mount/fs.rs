@@ -1,11 +1,8 @@
 //! The state of a mount and its way to the server. The operations on it are in `op`, what comes from the server in `receive`.
 
 use std::collections::HashMap;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Waker};
 
 use bytes::Bytes;
 use remotely_proto::ByteVec;
@@ -17,7 +14,8 @@ use rustix::io::Errno;
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 
 use super::MountError;
-use super::fuse::{Answer, Device, Request};
+use super::count::Counters;
+use super::fuse::{Answer, Device};
 use super::invalidate::{Invalid, Invalidator};
 use super::receive::Receivers;
 use super::show::{IdMaps, Show};
@@ -70,8 +68,7 @@ pub(super) struct Fs {
     over: AtomicBool,
     over_event: Notify,
     runtime: tokio::runtime::Handle,
-    pub(super) asked_by_kernel: AtomicU64,
-    pub(super) asked_of_server: AtomicU64,
+    pub(super) counters: Counters,
 }
 
 /// An open file of the kernel.
@@ -178,8 +175,7 @@ impl Fs {
             over: AtomicBool::new(false),
             over_event: Notify::new(),
             runtime: tokio::runtime::Handle::current(),
-            asked_by_kernel: AtomicU64::new(0),
-            asked_of_server: AtomicU64::new(0),
+            counters: Counters::default(),
         });
         Ok((fs, receivers))
     }
@@ -280,7 +276,7 @@ impl Fs {
         let sender = if lane == Lane::Change { &self.change } else { &self.query };
         let permit = sender.reserve().await.map_err(|_| Errno::IO)?;
         if let Some((id, waiter)) = waiter {
-            self.asked_of_server.fetch_add(1, Ordering::Relaxed);
+            self.counters.questions.fetch_add(1, Ordering::Relaxed);
             lock(&self.pending).insert(id, waiter);
         }
         // Bound and queued under one lock: whoever finds a node bound must come behind its binding.
@@ -375,30 +371,6 @@ impl Fs {
         let event = self.over_event.notified();
         if !self.over.load(Ordering::SeqCst) {
             event.await;
-        }
-    }
-}
-
-/// Serves one request: at once if nothing must be waited for, else as a task.
-pub(super) fn serve(fs: &Arc<Fs>, request: Request, runtime: &tokio::runtime::Handle) {
-    fs.asked_by_kernel.fetch_add(1, Ordering::Relaxed);
-    let mut work: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(respond(fs.clone(), request));
-    // Polled once here: what is known needs no task and no other thread. A future that was polled without a waker is
-    // polled again when it is spawned.
-    if work.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
-        runtime.spawn(work);
-    }
-}
-
-async fn respond(fs: Arc<Fs>, request: Request) {
-    let unique = request.unique;
-    tracing::trace!(?request, "kernel asks");
-    match fs.operate(request).await {
-        Ok(Some(answer)) => fs.device.answer(unique, answer),
-        Ok(None) => {}
-        Err(errno) => {
-            tracing::trace!(unique, %errno, "refused");
-            fs.device.refuse(unique, errno);
         }
     }
 }

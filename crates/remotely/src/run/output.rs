@@ -12,6 +12,7 @@ use tokio::sync::{Mutex as Baton, watch};
 use super::block::Blocks;
 use super::streams::Progress;
 use super::writer::Writer;
+use crate::stderr;
 
 /// How long a command that has closed a socket for writing may take to exit, before the socket is half closed here.
 const HALF_CLOSE: Duration = Duration::from_millis(100);
@@ -93,7 +94,10 @@ impl Output {
                 Ok(None) => break,
                 Err(_) => return Ok(false),
             };
-            self.progress.first_output.get_or_init(std::time::Instant::now);
+            if self.progress.first_output.set(std::time::Instant::now()).is_ok() {
+                // Nothing of ours stands where the output of the command begins.
+                stderr::clear();
+            }
             while let Some((tag, piece)) = blocks.next(&mut chunk) {
                 if tag > up_to {
                     tokio::select! {
