@@ -23,8 +23,9 @@ use super::table::{Age, Table};
 
 /// Messages that wait for a lane.
 const QUEUE: usize = 256;
-/// Bytes of writes that the server has not answered: enough for 2 Gbit/s at 50 ms.
-pub(super) const WRITES_MAX: usize = 16 << 20;
+/// Bytes of writes that the server has not answered: enough for 1 Gbit/s at 60 ms, and who looks at a file that is being
+/// written has to wait for no more than these.
+pub(super) const WRITES_MAX: usize = 8 << 20;
 /// Bytes of content kept for the kernel.
 const CONTENT_MAX: usize = 512 << 20;
 

@@ -39,14 +39,16 @@ pub(super) struct Fetching {
 impl Fetching {
     /// `lanes` are the streams that files go over. Says nothing unless it is `wanted`, standard error is the terminal of this
     /// process, and that one can do more than print.
-    pub(super) fn new(wanted: bool, lanes: [u32; 2]) -> Self {
+    pub(super) fn new(wanted: bool, link: &Link, lanes: [u32; 2]) -> Self {
         let able = std::env::var_os("TERM").is_some_and(|name| !name.is_empty() && name != "dumb");
         let ours = wanted && able && terminal::in_foreground(rustix::stdio::stderr()).is_some();
         // A description of its own, which never makes this process wait.
         let flags = libc::O_NOCTTY | libc::O_NONBLOCK;
         let open = || File::options().write(true).custom_flags(flags).open("/dev/tty").ok();
         let screen = ours.then(open).flatten().map(|file| Arc::new(file.into()));
-        Self { screen, lanes, meter: Meter::new(Instant::now()) }
+        // What went with the first flight took no time of now.
+        let sent = lanes.iter().filter_map(|&lane| link.sent(lane)).map(|(sent, _)| sent).sum();
+        Self { screen, lanes, meter: Meter::new(Instant::now(), sent) }
     }
 
     /// How long until the next look; `None` if there is nothing to look for any more.
@@ -86,9 +88,9 @@ struct Meter {
 }
 
 impl Meter {
-    /// Nothing has been sent yet.
-    fn new(now: Instant) -> Self {
-        Self { samples: VecDeque::from([(now, 0)]), since: None }
+    /// So many bytes have been sent yet.
+    fn new(now: Instant, sent: u64) -> Self {
+        Self { samples: VecDeque::from([(now, sent)]), since: None }
     }
 
     /// Bytes per second, if that is to be said. `bytes` have been sent in all; `waiting`: there is more.
@@ -149,7 +151,7 @@ mod tests {
     /// Looks every 200 ms; says when something was shown, in milliseconds.
     fn shown(sent: impl Fn(u64) -> (u64, bool), until: u64) -> Vec<u64> {
         let start = Instant::now();
-        let mut meter = Meter::new(start);
+        let mut meter = Meter::new(start, 0);
         let at = |ms: &u64| {
             let (bytes, waiting) = sent(*ms);
             meter.look(start + Duration::from_millis(*ms), bytes, waiting).is_some()
@@ -180,7 +182,7 @@ mod tests {
     #[test]
     fn the_rate_is_that_of_the_last_seconds() {
         let start = Instant::now();
-        let mut meter = Meter::new(start);
+        let mut meter = Meter::new(start, 0);
         let mut rate = None;
         for ms in (0..=10_000).step_by(200) {
             let bytes = if ms < 5000 { ms * 10_000 } else { 50_000_000 + (ms - 5000) * 1000 };

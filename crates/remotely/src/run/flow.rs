@@ -123,7 +123,7 @@ impl Flow<'_> {
 
         let reports = MessageReceiver::new(exec.recv);
         // Where others of the job may write to the terminal, there is no telling whose line it is.
-        let fetching = Fetching::new(connect.progress && self.eager, files);
+        let fetching = Fetching::new(connect.progress && self.eager, &link, files);
         let mut course = Course::new(self, link, server, controls, reports, relays, fetching);
         let result = course.run().await;
         stderr::clear();
