@@ -14,7 +14,7 @@ use remotely_session::{RecvError, RecvStream, SendError, SendStream};
 use rustix::io::Errno;
 use rustix::net::Shutdown;
 use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
+use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 use tokio::sync::{Notify, watch};
 
 use crate::sys;
@@ -98,21 +98,26 @@ impl End {
         Ok(())
     }
 
+    /// Waits until it can be written to. Cancel safe.
+    pub(crate) async fn writable(&self) -> io::Result<AsyncFdReadyGuard<'_, OwnedFd>> {
+        self.fd.writable().await
+    }
+
     /// Returns when nobody can read any more what is written here. Only for pipes; others show it by EPIPE.
-    async fn reader_gone(&self) {
+    pub(crate) async fn reader_gone(&self) {
         if self.kind != Kind::Pipe || self.fd.ready(Interest::ERROR).await.is_err() {
             std::future::pending::<()>().await;
         }
     }
 }
 
-/// Writes what the stream brings. Ends when the stream or the reader does.
+/// Writes what the stream brings to a socket or a pty; pipes have [`Input`](crate::input::Input). Ends when the stream or
+/// the reader does.
 pub(crate) async fn feed(end: Arc<End>, mut from: RecvStream) {
     loop {
         let received = tokio::select! {
             biased;
             () = end.is_gone() => return from.stop(),
-            () = end.reader_gone() => return from.stop(),
             received = from.recv() => received,
         };
         match received {
@@ -131,7 +136,6 @@ pub(crate) async fn feed(end: Arc<End>, mut from: RecvStream) {
             Err(RecvError::Ended) => return std::future::pending().await,
         }
     }
-    // A pipe ends when the last owner of our end drops it, which is this task.
     if end.kind == Kind::Socket {
         let _ = rustix::net::shutdown(end.fd.get_ref(), Shutdown::Write);
     }

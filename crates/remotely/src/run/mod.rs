@@ -19,6 +19,7 @@ mod secret;
 mod signal;
 mod stats;
 mod streams;
+mod tap;
 pub(crate) mod terminal;
 mod writer;
 
