@@ -10,6 +10,7 @@ use bytes::{Buf, Bytes};
 use remotely_session::{RecvError, RecvStream, SendError, SendStream};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
+use tokio::sync::Mutex as Baton;
 use tokio::time::Instant;
 
 use crate::relay::End;
@@ -27,6 +28,7 @@ pub(crate) struct Input {
     /// Our end, until the end of the input.
     end: Weak<End>,
     meter: Mutex<Meter>,
+    teller: Baton<Teller>,
 }
 
 #[derive(Debug, Default)]
@@ -38,6 +40,13 @@ struct Meter {
     rest: Option<OwnedFd>,
 }
 
+/// The way back to the client.
+#[derive(Debug)]
+struct Teller {
+    to: SendStream,
+    told: u64,
+}
+
 /// How the flow into the pipe ended.
 enum Over {
     /// There is no more input.
@@ -47,9 +56,10 @@ enum Over {
 }
 
 impl Input {
-    /// Of this end.
-    pub(crate) fn new(end: &Arc<End>) -> Arc<Self> {
-        Arc::new(Self { end: Arc::downgrade(end), meter: Mutex::default() })
+    /// Of this end. What is read from the pipe is told on `to`: little endian totals of 8 bytes each.
+    pub(crate) fn new(end: &Arc<End>, to: SendStream) -> Arc<Self> {
+        let teller = Baton::new(Teller { to, told: 0 });
+        Arc::new(Self { end: Arc::downgrade(end), meter: Mutex::default(), teller })
     }
 
     /// Bytes that were read from the pipe so far, by whomever.
@@ -60,13 +70,17 @@ impl Input {
         meter.consumed
     }
 
-    /// Writes what the stream brings and tells on the way back how much of it was read: little endian totals of 8 bytes
-    /// each, the last of which is the final one. Ends when all was read, or can't be any more.
-    pub(crate) async fn feed(self: Arc<Self>, end: Arc<End>, mut from: RecvStream, to: SendStream) {
-        let mut teller = Teller { to, told: 0, clock: Clock { pause: LOOK_FIRST, due: None } };
+    /// Tells the client what was read so far, unless it knows. Not cancel safe: the total may be sent in part.
+    pub(crate) async fn tell(&self) {
+        self.tell_from(1).await;
+    }
+
+    /// Writes what the stream brings, until all was read, or can't be any more.
+    pub(crate) async fn feed(self: Arc<Self>, end: Arc<End>, mut from: RecvStream) {
+        let mut clock = Clock { pause: LOOK_FIRST, due: None };
         let mut chunk = Bytes::new();
         let over = loop {
-            self.tell(&mut teller, STEP).await;
+            self.look(&mut clock, STEP).await;
             tokio::select! {
                 biased;
                 () = end.reader_gone() => break Over::Unread,
@@ -79,45 +93,58 @@ impl Input {
                 written = self.write(&end, &chunk), if !chunk.is_empty() => match written {
                     Ok(written) => {
                         chunk.advance(written);
-                        teller.clock.hurry();
+                        clock.hurry();
                     }
                     Err(_) => break Over::Unread,
                 },
-                () = teller.clock.strikes() => self.tell(&mut teller, 1).await,
+                () = clock.strikes() => self.look(&mut clock, 1).await,
             }
         };
         if let Over::Ended = over {
             self.close(end);
-            self.follow(&mut teller).await;
+            self.follow(&mut clock).await;
         }
         // The client takes what it is told of before it hears that no more is wanted, and closes the pipe of there.
-        self.tell(&mut teller, 1).await;
-        teller.to.finish();
+        self.tell().await;
+        self.teller.lock().await.to.finish();
         from.stop();
     }
 
     /// Until the command has read all that is there, or the client does not want to know.
-    async fn follow(&self, teller: &mut Teller) {
+    async fn follow(&self, clock: &mut Clock) {
         loop {
-            self.tell(teller, STEP).await;
-            if teller.clock.due.is_none() {
+            self.look(clock, 1).await;
+            let teller = self.teller.lock().await;
+            let unwanted = tokio::time::timeout(Duration::ZERO, teller.to.stopped()).await.is_ok();
+            if unwanted || clock.due.is_none() {
                 return;
             }
-            tokio::select! {
-                _ = teller.to.stopped() => return,
-                () = teller.clock.strikes() => self.tell(teller, 1).await,
-            }
+            drop(teller);
+            clock.strikes().await;
         }
     }
 
     /// Tells the client, if at least `step` bytes were read since, and has it looked again while there is more to tell.
-    async fn tell(&self, teller: &mut Teller, step: u64) {
-        let consumed = self.consumed();
-        if consumed >= teller.told + step {
-            teller.send(consumed).await;
+    async fn look(&self, clock: &mut Clock, step: u64) {
+        if self.tell_from(step).await {
+            clock.hurry();
         }
-        let more = self.lock().written > teller.told;
-        teller.clock.set(more);
+        let told = self.teller.lock().await.told;
+        let more = self.lock().written > told;
+        clock.set(more);
+    }
+
+    /// Whether there was so much to tell.
+    async fn tell_from(&self, step: u64) -> bool {
+        let mut teller = self.teller.lock().await;
+        let consumed = self.consumed();
+        let enough = consumed >= teller.told + step;
+        if enough {
+            teller.told = consumed;
+            // A client that does not want to know, or is gone, is no reason to stop.
+            let _: Result<(), SendError> = teller.to.send(Bytes::copy_from_slice(&consumed.to_le_bytes())).await;
+        }
+        enough
     }
 
     /// Writes once, and counts it. Cancel safe.
@@ -169,22 +196,6 @@ impl Meter {
             // The command may write into its own pipe: what is left can be more than what came from here.
             self.consumed = self.consumed.max(self.written.saturating_sub(left));
         }
-    }
-}
-
-/// Tells the client.
-struct Teller {
-    to: SendStream,
-    told: u64,
-    clock: Clock,
-}
-
-impl Teller {
-    async fn send(&mut self, consumed: u64) {
-        // A client that does not want to know, or is gone, is no reason to stop.
-        let _: Result<(), SendError> = self.to.send(Bytes::copy_from_slice(&consumed.to_le_bytes())).await;
-        self.told = consumed;
-        self.clock.hurry();
     }
 }
 

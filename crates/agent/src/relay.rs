@@ -17,6 +17,7 @@ use tokio::io::Interest;
 use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 use tokio::sync::{Notify, watch};
 
+use crate::input::Input;
 use crate::sys;
 
 /// Most bytes in one block of output.
@@ -111,7 +112,7 @@ impl End {
     }
 }
 
-/// Writes what the stream brings to a socket or a pty; pipes have [`Input`](crate::input::Input). Ends when the stream or
+/// Writes what the stream brings to a socket or a pty; pipes have [`Input`]. Ends when the stream or
 /// the reader does.
 pub(crate) async fn feed(end: Arc<End>, mut from: RecvStream) {
     loop {
@@ -149,6 +150,8 @@ pub(crate) struct Output {
     changes: Arc<AtomicU64>,
     /// Bytes read, without headers. Changes under the lock only.
     count: Arc<AtomicU64>,
+    /// What was read from these is told before what was written after it.
+    inputs: Arc<[Arc<Input>]>,
     state: Mutex<State>,
     /// There is something in the queue, or the end is known.
     queued: Notify,
@@ -167,10 +170,10 @@ struct State {
 
 impl Output {
     /// Of this end.
-    pub(crate) fn new(end: Arc<End>, changes: Arc<AtomicU64>) -> Arc<Self> {
+    pub(crate) fn new(end: Arc<End>, changes: Arc<AtomicU64>, inputs: Arc<[Arc<Input>]>) -> Arc<Self> {
         let buffer = vec![0; BLOCK_MAX].into_boxed_slice();
         let state = State { queue: VecDeque::new(), ended: false, filled: 0, tag: 0, buffer };
-        Arc::new(Self { end, changes, count: Arc::default(), state: Mutex::new(state), queued: Notify::new() })
+        Arc::new(Self { end, changes, count: Arc::default(), inputs, state: Mutex::new(state), queued: Notify::new() })
     }
 
     /// Sends it as blocks with an [`OutputHeader`] each, until its end, or until the client reads no more: then our end
@@ -185,6 +188,9 @@ impl Output {
                 block = self.next() => block,
             };
             let Some(block) = block else { break };
+            for input in &*self.inputs {
+                input.tell().await;
+            }
             if let Err(why) = to.send(block).await {
                 return self.stop(why).await;
             }

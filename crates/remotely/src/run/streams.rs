@@ -39,6 +39,8 @@ struct Local {
     intake: Option<Arc<Baton<Intake>>>,
     /// What `intake` reads, if it is a pipe.
     tap: Option<Arc<Tap>>,
+    /// Reads the pipe that `outlet` writes.
+    source: Option<Arc<Tap>>,
     outlet: Option<Arc<Baton<Option<Writer>>>>,
     /// To half close it. It is closed when neither way is used any more.
     socket: Option<Weak<OwnedFd>>,
@@ -67,9 +69,10 @@ impl Locals {
         terminal: Option<(Arc<OwnedFd>, Arc<OwnedFd>, Option<&Tty>)>,
     ) -> io::Result<Self> {
         let mut locals = Self { ends: Vec::new(), progress: Arc::default(), keys: None };
+        let mut written = Vec::new();
         for spec in &survey.specs {
             let fd = spec.fd;
-            let mut local = Local { fd, intake: None, tap: None, outlet: None, socket: None };
+            let mut local = Local { fd, intake: None, tap: None, source: None, outlet: None, socket: None };
             match spec.kind {
                 FdKind::PipeIn => {
                     let intake = match Tap::new(Arc::new(descriptor::take(fd)?)) {
@@ -80,6 +83,7 @@ impl Locals {
                 }
                 FdKind::PipeOut => {
                     let end = Arc::new(descriptor::take(fd)?);
+                    written.push((locals.ends.len(), Arc::clone(&end)));
                     local.outlet = Some(outlet(Writer::start(end, Way::File)?));
                 }
                 FdKind::Socket => {
@@ -100,6 +104,10 @@ impl Locals {
                 FdKind::Tty | FdKind::File { .. } | FdKind::Null { .. } | FdKind::Same { .. } => continue,
             }
             locals.ends.push(local);
+        }
+        for (index, end) in written {
+            let source = locals.ends.iter().find_map(|local| local.tap.clone().filter(|tap| tap.is(&end)));
+            locals.ends[index].source = source;
         }
         Ok(locals)
     }
@@ -173,6 +181,7 @@ impl Locals {
                         outlet: Arc::clone(outlet),
                         progress: Arc::clone(&self.progress),
                         end: end.clone(),
+                        source: local.source.clone(),
                         half_close: local.socket.clone().map(|socket| (socket, closed)),
                     };
                     relays.outputs.push(tokio::spawn(output.pump(recv, applied.clone())));

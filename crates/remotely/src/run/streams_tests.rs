@@ -206,6 +206,33 @@ async fn what_was_read_at_the_end_is_taken_and_no_more() {
 }
 
 #[tokio::test]
+async fn what_is_given_back_makes_up_for_what_others_took() {
+    let (tokens, back) = rustix::pipe::pipe().unwrap();
+    let here = rustix::io::dup(&tokens).unwrap();
+    rustix::io::write(&back, b"+++").unwrap();
+    // The writing end has the lower number.
+    let out = number(back);
+    let into = number(rustix::io::fcntl_dupfd_cloexec(&tokens, out as i32 + 1).unwrap());
+    drop(tokens);
+    let locals = locals(&[(out, FdKind::PipeOut), (into, FdKind::PipeIn)]);
+    let (_relays, mut host) = connect(&locals, Some(watch::channel(0).1)).await;
+    locals.started();
+    let [out, into] = &mut host.streams[..] else { panic!() };
+    within(into.stream.recv.recv()).await.unwrap();
+    rustix::io::read(&here, &mut [0; 3]).unwrap();
+    into.stream.send.send(total(3)).await.unwrap();
+    for given in [&b"+"[..], b"+", b"+-"] {
+        out.stream.send.send(block(0, given)).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    // What the others have taken is theirs to give back.
+    let mut left = [0; 4];
+    assert_eq!(rustix::io::ioctl_fionread(&here), Ok(1));
+    rustix::io::read(&here, &mut left).unwrap();
+    assert_eq!(&left, b"-\0\0\0");
+}
+
+#[tokio::test]
 async fn what_never_comes_back_holds_up_the_end_for_a_moment_only() {
     let (read, write) = rustix::pipe::pipe().unwrap();
     let here = rustix::io::dup(&read).unwrap();

@@ -33,6 +33,8 @@ const LOOK_OFTEN: Duration = Duration::from_millis(10);
 /// The reading end of a pipe of here.
 #[derive(Debug)]
 pub(super) struct Tap {
+    /// Device and inode.
+    id: (u64, u64),
     state: Mutex<State>,
     /// The agent says no more about what the command has read.
     told: watch::Sender<bool>,
@@ -77,9 +79,9 @@ impl Tap {
     /// called in a runtime.
     pub(super) fn new(fd: Arc<OwnedFd>) -> Result<Arc<Self>, Arc<OwnedFd>> {
         match State::new(&fd) {
-            Ok(Some(state)) => {
+            Ok(Some((id, state))) => {
                 let (state, told) = (Mutex::new(state), watch::Sender::new(false));
-                Ok(Arc::new(Self { state, told, uncovered: Notify::new() }))
+                Ok(Arc::new(Self { id, state, told, uncovered: Notify::new() }))
             }
             Ok(None) => Err(fd),
             Err(error) => {
@@ -158,6 +160,23 @@ impl Tap {
         }
     }
 
+    /// The command has written this into the same pipe: it gives back, first of all, what others were faster to take
+    /// (a token of make, which was used twice meanwhile). Only the rest is to be written.
+    pub(super) fn returned(&self, bytes: &mut Bytes) {
+        let mut state = self.lock();
+        if state.settle() {
+            return;
+        }
+        let given = bytes.len().min(usize::try_from(state.owed()).unwrap_or(usize::MAX));
+        bytes.advance(given);
+        state.taken += given as u64;
+    }
+
+    /// Whether this is the same pipe.
+    pub(super) fn is(&self, other: &OwnedFd) -> bool {
+        rustix::fs::fstat(other).is_ok_and(|stat| (stat.st_dev, stat.st_ino) == self.id)
+    }
+
     /// Waits until the agent has said the last about what the command has read. Cancel safe.
     pub(super) async fn told(&self) {
         // The sender lives as long as `self`.
@@ -183,15 +202,17 @@ impl Tap {
 }
 
 impl State {
-    fn new(fd: &Arc<OwnedFd>) -> io::Result<Option<Self>> {
-        if FileType::from_raw_mode(rustix::fs::fstat(fd)?.st_mode) != FileType::Fifo {
+    fn new(fd: &Arc<OwnedFd>) -> io::Result<Option<((u64, u64), Self)>> {
+        let stat = rustix::fs::fstat(fd)?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::Fifo {
             return Ok(None);
         }
         let null = rustix::fs::open("/dev/null", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
         let copy = rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
         let pipe = Some(Arc::new(register(Arc::clone(fd))?));
         let room = rustix::pipe::fcntl_getpipe_size(fd)?;
-        Ok(Some(Self { pipe, copy, null, room, refused: false, covered: false, taken: 0, sent: 0, consumed: 0 }))
+        let state = Self { pipe, copy, null, room, refused: false, covered: false, taken: 0, sent: 0, consumed: 0 };
+        Ok(Some(((stat.st_dev, stat.st_ino), state)))
     }
 
     /// What can be said without waiting.
@@ -252,16 +273,18 @@ impl State {
 
     /// Takes out what the command has read; whether that is all of it, or all that can ever be.
     fn settle(&mut self) -> bool {
-        // Never what was not sent, whatever is said there.
-        let owed = self.consumed.min(self.sent).saturating_sub(self.taken);
-        let Some(pipe) = self.pipe.as_deref() else { return true };
+        let (owed, Some(pipe)) = (self.owed(), self.pipe.as_deref()) else { return true };
         if owed == 0 {
             return true;
         }
         let pipe = pipe.get_ref();
         self.taken += discard(pipe, &self.null, usize::try_from(owed).unwrap_or(usize::MAX)).unwrap_or(0) as u64;
-        self.taken >= self.consumed.min(self.sent)
-            || (hung_up(pipe) == Ok(true) && rustix::io::ioctl_fionread(pipe) == Ok(0))
+        self.owed() == 0 || (hung_up(pipe) == Ok(true) && rustix::io::ioctl_fionread(pipe) == Ok(0))
+    }
+
+    /// What the command has read and is still in the pipe. Never more than was sent, whatever is said there.
+    fn owed(&self) -> u64 {
+        self.consumed.min(self.sent).saturating_sub(self.taken)
     }
 
     /// Takes out what was sent, and gives the pipe away.
