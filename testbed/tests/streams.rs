@@ -262,6 +262,8 @@ fn heavy_bulk_with_bounded_memory() {
     let outcome = pair.there(&format!("head -c {total} /dev/zero | $RUN wc -c"), Duration::from_secs(60)).success();
     println!("B12: {:.0} MB/s in", total as f64 / started.elapsed().as_secs_f64() / 1e6);
     assert_eq!(outcome.text(), format!("{total}\n"));
+    let intact = "seq 30000000 | head -c 209715200 | $RUN md5sum; echo ${PIPESTATUS[@]}";
+    Checks::on(&pair).within(Duration::from_secs(60)).same("B12 intact", intact).finish();
     pair.clean_within(Duration::from_secs(10));
 }
 

@@ -318,7 +318,7 @@ fn discard(pipe: &OwnedFd, null: &OwnedFd, len: usize) -> rustix::io::Result<usi
 /// Whether nobody can write to it.
 fn hung_up(pipe: &OwnedFd) -> rustix::io::Result<bool> {
     let mut polled = [PollFd::new(pipe, PollFlags::IN)];
-    rustix::event::poll(&mut polled, Some(&Timespec::default()))?;
+    rustix::io::retry_on_intr(|| rustix::event::poll(&mut polled, Some(&Timespec::default())))?;
     Ok(polled[0].revents().contains(PollFlags::HUP))
 }
 
