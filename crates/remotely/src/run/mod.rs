@@ -21,6 +21,7 @@ mod signal;
 mod stats;
 mod store;
 mod streams;
+mod tap;
 pub(crate) mod terminal;
 mod way;
 mod writer;

@@ -11,6 +11,7 @@ use tokio::sync::{Mutex as Baton, watch};
 
 use super::block::Blocks;
 use super::streams::Progress;
+use super::tap::Tap;
 use super::writer::Writer;
 use crate::stderr;
 
@@ -36,6 +37,8 @@ pub(super) struct Output {
     pub(super) progress: Arc<Progress>,
     /// Tells the end of the command.
     pub(super) end: watch::Receiver<Option<Yields>>,
+    /// The pipe that the command reads, if it is the same that this is written to.
+    pub(super) source: Option<Arc<Tap>>,
     /// For a socket: it, and whether the command reads no more from it either.
     pub(super) half_close: Option<(Weak<OwnedFd>, watch::Receiver<bool>)>,
 }
@@ -98,7 +101,11 @@ impl Output {
                 // Nothing of ours stands where the output of the command begins.
                 stderr::clear();
             }
-            while let Some((tag, piece)) = blocks.next(&mut chunk) {
+            if self.source.is_some() {
+                // What had been read before this was written came with it.
+                tokio::task::yield_now().await;
+            }
+            while let Some((tag, mut piece)) = blocks.next(&mut chunk) {
                 if tag > up_to {
                     tokio::select! {
                         errno = writer.broken() => return Err(errno),
@@ -106,7 +113,12 @@ impl Output {
                     }
                 }
                 yielded += piece.len() as u64;
-                writer.write(piece).await?;
+                if let Some(source) = &self.source {
+                    source.returned(&mut piece);
+                }
+                if !piece.is_empty() {
+                    writer.write(piece).await?;
+                }
             }
         }
         Ok(true)
