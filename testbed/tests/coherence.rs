@@ -155,3 +155,17 @@ fn changes_there_are_here_before_they_can_be_told() {
     );
     checks.finish();
 }
+
+#[test]
+fn who_writes_on_and_on_keeps_nobody_waiting() {
+    // Six seconds of writing, of which one is under way.
+    let pair = Pair::with(HostOptions::default(), Wire { rate: 8_000_000, ..Wire::rtt(5) });
+    let mut checks = Checks::on(&pair);
+    let script = r#"$RUN bash -c '
+    head -c 48000000 /dev/zero >out & pid=$!
+    until [ -s out ]; do :; done
+    stat -c %n out; head -c 3 out | wc -c
+    kill -0 $pid && echo still writing; wait; stat -c %s out'"#;
+    checks.gives("looked at meanwhile", script, "out\n3\nstill writing\n48000000\n");
+    checks.finish();
+}

@@ -10,6 +10,8 @@ fn without_user_namespaces_by_sudo() {
     let pair = Pair::with(options, Wire::default());
     let mut checks = Checks::on(&pair);
     checks.gives("runs", "echo x | $RUN sh -c 'cat; pwd >where'; cat where | xargs basename", "x\nwork\n");
+    // The first attempt had been sent the input, too.
+    checks.same("what is not read stays", "seq 9 | { $RUN sh -c 'read a; echo $a'; cat; }");
     checks.same("as the user of here", "$RUN id -u; $RUN id -G; $RUN cat /etc/shadow 2>/dev/null; echo $?; $RUN touch f; stat -c '%u %g' f; $RUN stat -c '%u %g' /etc/passwd /root f");
     checks.same(
         "groups I am in",

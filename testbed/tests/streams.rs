@@ -51,6 +51,67 @@ while b := os.read(0, 1): os.write(1, b)' | md5sum",
 }
 
 #[test]
+fn what_is_not_read_stays_in_the_pipe() {
+    let pair = Pair::start();
+    let mut checks = Checks::on(&pair);
+    let lines = "printf '1\\n2\\n3\\n' | while read l; do $RUN true; echo $l; done";
+    checks.same("B18 loop over a pipe", lines);
+    checks.same(
+        "B18 loop, slow writer",
+        "for i in 1 2 3; do echo $i; sleep 0.2; done | while read l; do $RUN true; echo $l; done",
+    );
+    checks.same("B18 loop that reads", "seq 9 | while read l; do $RUN sh -c 'read a; echo got $a'; echo $l; done");
+    checks.same("B18 head", "(seq 1000; sleep 0.5) | { sleep 0.2; $RUN head -c 3; cat; } | md5sum");
+    checks.same("B18 head of lines", "(seq 1000; sleep 0.5) | { sleep 0.2; $RUN head -n 3; cat; } | md5sum");
+    checks.same("B18 dd", "seq 1000 | { $RUN dd bs=1 count=3 2>/dev/null; cat; } | md5sum");
+    checks.same(
+        "B18 several",
+        "seq 10 | { $RUN sh -c 'read a; echo $a'; read b; echo $b; $RUN sh -c 'read c; echo $c'; cat; }",
+    );
+    checks
+        .same("B18 other descriptor", "seq 10 | { exec 5<&0 </dev/null; $RUN sh -c 'read a <&5; echo $a'; cat <&5; }");
+    checks.same("B18 fifo", "mkfifo p; seq 10 >p & { $RUN sh -c 'read a; read b; echo $a $b'; cat; } <p; wait");
+    checks.same("B18 half of much", "seq 1000000 | { $RUN head -c 3000000 | md5sum; cat; } | md5sum");
+    checks.same("B18 closed early", "seq 100 | { $RUN sh -c 'read a; echo $a; exec <&-; sleep 0.3'; cat; }");
+    checks.same("B18 fails", "seq 3 | { $RUN /nowhere 2>/dev/null; cat; }");
+    checks.same(
+        "B4 later",
+        "(trap 'exit 9' PIPE; echo a; sleep 0.5; echo b; sleep 0.5; echo c) | $RUN head -1; echo ${PIPESTATUS[@]}",
+    );
+    checks.same("B4 much", "yes | $RUN head -c 100000 | md5sum; echo ${PIPESTATUS[@]}");
+    checks.finish();
+}
+
+#[test]
+fn tokens_of_make_are_shared() {
+    let pair = Pair::with(HostOptions::default(), Wire::rtt(10));
+    let mut checks = Checks::on(&pair);
+    let sub = r#"many: 1 2 3 4 5 6 7 8
+1 2 3 4 5 6 7 8: ; @echo in >>log; sleep 0.15; echo out >>log; touch $(NAME)$@.done
+END
+export RUN; make -s -j4 2>&1; echo $?; ls *.done"#;
+    checks.same("B27 alone", &format!("cat >Makefile <<'END'\nall: x\nx: ; +@$(RUN) make -s many NAME=$@\n{sub}"));
+    // As many at a time as there are tokens.
+    let most = "awk '/in/ { if (++n > most) most = n } /out/ { n-- } END { print most }' log";
+    checks.same(
+        "B27 all of them",
+        &format!("cat >Makefile <<'END'\nall: x\nx: ; +@$(RUN) make -s many NAME=$@\n{sub}; {most}"),
+    );
+    checks.same("B27 beside others", &format!("cat >Makefile <<'END'\nall: x y z\nx: ; +@$(RUN) make -s many NAME=$@\ny z: ; +@make -s many NAME=$@\n{sub}"));
+    checks.same("B27 many", &format!("cat >Makefile <<'END'\nall: x y z\nx y: ; +@$(RUN) make -s many NAME=$@\nz: ; +@make -s many NAME=$@\n{sub}"));
+    let long = r#"x y: ; +@$(RUN) make -s many NAME=$@
+z: ; +@make -s long
+long: a b c d
+a b c d: ; @sleep 1.5
+many: 1 2 3 4 5 6 7 8
+1 2 3 4 5 6 7 8: ; @sleep 0.0$@
+END
+export RUN; for i in 1 2; do make -s -j4 2>&1; echo $?; done"#;
+    checks.same("B27 beside longer ones", &format!("cat >Makefile <<'END'\nall: x y z\n{long}"));
+    checks.finish();
+}
+
+#[test]
 fn returns_at_once() {
     let pair = Pair::start();
     // B3: standard input stays open.
@@ -201,6 +262,8 @@ fn heavy_bulk_with_bounded_memory() {
     let outcome = pair.there(&format!("head -c {total} /dev/zero | $RUN wc -c"), Duration::from_secs(60)).success();
     println!("B12: {:.0} MB/s in", total as f64 / started.elapsed().as_secs_f64() / 1e6);
     assert_eq!(outcome.text(), format!("{total}\n"));
+    let intact = "seq 30000000 | head -c 209715200 | $RUN md5sum; echo ${PIPESTATUS[@]}";
+    Checks::on(&pair).within(Duration::from_secs(60)).same("B12 intact", intact).finish();
     pair.clean_within(Duration::from_secs(10));
 }
 

@@ -1,7 +1,8 @@
 //! The exec service: one command from its request to its end. Called by [`crate::serve`] for each exec stream.
 //!
 //! The end of a command is known at once, even if others still hold its output open: [`Report::Exited`] then says, beside
-//! the positions of files, how many bytes each carried descriptor had yielded, and the rest follows on the streams.
+//! the positions of files, how many bytes each carried descriptor had yielded, and the rest follows on the streams; and how
+//! many bytes were read from each pipe that it was given.
 
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,6 +19,7 @@ use tokio::sync::watch;
 use crate::carried::{self, Carried, Carry};
 use crate::environment;
 use crate::handle::{Handle, Progress};
+use crate::input::Input;
 use crate::order::{Exit, Failure, Order, Run};
 use crate::relay::{self, Output};
 use crate::rendezvous::Rendezvous;
@@ -72,6 +74,7 @@ struct Running {
     id: u32,
     progress: watch::Receiver<Progress>,
     outputs: Vec<(u32, Weak<Output>, Arc<AtomicU64>)>,
+    inputs: Vec<(u32, Arc<Input>)>,
     changes: Arc<AtomicU64>,
     mount: Option<Mount>,
     /// Our end of the pty, as long as it is used.
@@ -100,22 +103,34 @@ async fn start(host: &Host, id: u32, request: Request) -> Result<Running, Failur
     let master =
         carried.tty.and_then(|_| carried.ends.iter().find(|carry| carry.feeds && carry.yields && carry.end.is_pty()));
     let master = master.map_or_else(Weak::new, |carry| Arc::downgrade(&carry.end));
-    let mut outputs = Vec::new();
-    for (Carry { fd, end, feeds, yields }, Stream { mut send, mut recv, .. }) in carried.ends.into_iter().zip(streams) {
-        if yields {
-            let output = Output::new(end.clone(), ready.changes.clone());
-            outputs.push((fd, Arc::downgrade(&output), output.count()));
-            tokio::spawn(output.run(send));
-        } else {
-            send.finish();
-        }
+    let (mut outputs, mut inputs) = (Vec::new(), Vec::new());
+    let (both, pipes) = carried.ends.into_iter().zip(streams).partition::<Vec<_>, _>(|(carry, _)| carry.yields);
+    for (Carry { fd, end, .. }, Stream { send, recv, .. }) in pipes {
+        let input = Input::new(&end, send);
+        inputs.push((fd, input.clone()));
+        tokio::spawn(input.feed(end, recv));
+    }
+    let before: Arc<[_]> = inputs.iter().map(|(_, input)| input.clone()).collect();
+    for (Carry { fd, end, feeds, .. }, Stream { send, mut recv, .. }) in both {
+        let output = Output::new(end.clone(), ready.changes.clone(), before.clone());
+        outputs.push((fd, Arc::downgrade(&output), output.count()));
+        tokio::spawn(output.run(send));
         if feeds {
             tokio::spawn(relay::feed(end, recv));
         } else {
             recv.stop();
         }
     }
-    Ok(Running { id, progress, outputs, changes: ready.changes.clone(), mount: ready.mount.clone(), master, slave })
+    Ok(Running {
+        id,
+        progress,
+        outputs,
+        inputs,
+        changes: ready.changes.clone(),
+        mount: ready.mount.clone(),
+        master,
+        slave,
+    })
 }
 
 fn run(id: u32, request: Request, of_host: environment::HostEnvironment, ready: &Ready, carried: &mut Carried) -> Run {
@@ -217,9 +232,11 @@ impl Running {
             }
             (*fd, count.load(Ordering::SeqCst))
         });
-        let offsets = exit.offsets.into_iter().chain(yielded).collect();
+        let consumed = self.inputs.iter().map(|(fd, input)| (*fd, input.consumed()));
+        let offsets = exit.offsets.into_iter().chain(yielded).chain(consumed).collect();
         let tag = self.changes.load(Ordering::SeqCst);
-        Report::Exited { status: exit.status, tag, offsets, cpu: exit.cpu }
+        let mount = self.mount.as_ref().map(Mount::counts);
+        Report::Exited { status: exit.status, tag, offsets, cpu: exit.cpu, mount }
     }
 
     /// The client does not want it any more.

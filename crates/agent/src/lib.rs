@@ -16,6 +16,7 @@ mod exec;
 mod files;
 mod handle;
 mod init;
+mod input;
 mod order;
 mod passwd;
 mod relay;

@@ -14,9 +14,10 @@ use remotely_session::{RecvError, RecvStream, SendError, SendStream};
 use rustix::io::Errno;
 use rustix::net::Shutdown;
 use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
+use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 use tokio::sync::{Notify, watch};
 
+use crate::input::Input;
 use crate::sys;
 
 /// Most bytes in one block of output.
@@ -98,21 +99,26 @@ impl End {
         Ok(())
     }
 
+    /// Waits until it can be written to. Cancel safe.
+    pub(crate) async fn writable(&self) -> io::Result<AsyncFdReadyGuard<'_, OwnedFd>> {
+        self.fd.writable().await
+    }
+
     /// Returns when nobody can read any more what is written here. Only for pipes; others show it by EPIPE.
-    async fn reader_gone(&self) {
+    pub(crate) async fn reader_gone(&self) {
         if self.kind != Kind::Pipe || self.fd.ready(Interest::ERROR).await.is_err() {
             std::future::pending::<()>().await;
         }
     }
 }
 
-/// Writes what the stream brings. Ends when the stream or the reader does.
+/// Writes what the stream brings to a socket or a pty; pipes have [`Input`]. Ends when the stream or
+/// the reader does.
 pub(crate) async fn feed(end: Arc<End>, mut from: RecvStream) {
     loop {
         let received = tokio::select! {
             biased;
             () = end.is_gone() => return from.stop(),
-            () = end.reader_gone() => return from.stop(),
             received = from.recv() => received,
         };
         match received {
@@ -131,7 +137,6 @@ pub(crate) async fn feed(end: Arc<End>, mut from: RecvStream) {
             Err(RecvError::Ended) => return std::future::pending().await,
         }
     }
-    // A pipe ends when the last owner of our end drops it, which is this task.
     if end.kind == Kind::Socket {
         let _ = rustix::net::shutdown(end.fd.get_ref(), Shutdown::Write);
     }
@@ -145,6 +150,8 @@ pub(crate) struct Output {
     changes: Arc<AtomicU64>,
     /// Bytes read, without headers. Changes under the lock only.
     count: Arc<AtomicU64>,
+    /// What was read from these is told before what was written after it.
+    inputs: Arc<[Arc<Input>]>,
     state: Mutex<State>,
     /// There is something in the queue, or the end is known.
     queued: Notify,
@@ -163,10 +170,10 @@ struct State {
 
 impl Output {
     /// Of this end.
-    pub(crate) fn new(end: Arc<End>, changes: Arc<AtomicU64>) -> Arc<Self> {
+    pub(crate) fn new(end: Arc<End>, changes: Arc<AtomicU64>, inputs: Arc<[Arc<Input>]>) -> Arc<Self> {
         let buffer = vec![0; BLOCK_MAX].into_boxed_slice();
         let state = State { queue: VecDeque::new(), ended: false, filled: 0, tag: 0, buffer };
-        Arc::new(Self { end, changes, count: Arc::default(), state: Mutex::new(state), queued: Notify::new() })
+        Arc::new(Self { end, changes, count: Arc::default(), inputs, state: Mutex::new(state), queued: Notify::new() })
     }
 
     /// Sends it as blocks with an [`OutputHeader`] each, until its end, or until the client reads no more: then our end
@@ -181,6 +188,9 @@ impl Output {
                 block = self.next() => block,
             };
             let Some(block) = block else { break };
+            for input in &*self.inputs {
+                input.tell().await;
+            }
             if let Err(why) = to.send(block).await {
                 return self.stop(why).await;
             }

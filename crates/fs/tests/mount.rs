@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
+mod counts;
 mod support;
 
 use std::fs::{self, File, OpenOptions};
@@ -125,11 +126,11 @@ fn own_writes_do_not_cost_what_was_read() {
         fs::write(m.there.join(format!("f{index}")), vec![index as u8; 100_000]).unwrap();
     }
     std::thread::sleep(std::time::Duration::from_millis(300));
-    let (_, before) = m.mount.counts();
+    let before = m.mount.questions();
     for index in 0..50 {
         assert_eq!(fs::read(m.there.join(format!("f{index}"))).unwrap(), vec![index as u8; 100_000]);
     }
-    let (_, after) = m.mount.counts();
+    let after = m.mount.questions();
     assert!(after - before <= 5, "{} questions to read back what was written", after - before);
 }
 
@@ -153,9 +154,9 @@ fn what_was_pushed_is_not_asked_for() {
     let again = m.again();
     again.server.push(m.server.profile());
     eventually("the plan", || again.server.stats().bytes_pushed > 0);
-    let (_, before) = again.mount.counts();
+    let before = again.mount.questions();
     used(&again.there);
-    let (_, after) = again.mount.counts();
+    let after = again.mount.questions();
     assert!(after - before <= 2, "{} questions for what was pushed", after - before);
 }
 
@@ -165,12 +166,12 @@ fn a_directory_is_asked_for_once() {
     for index in 0..100 {
         fs::write(m.here.join(format!("f{index}")), b"x").unwrap();
     }
-    let (_, before) = m.mount.counts();
+    let before = m.mount.questions();
     for index in 0..200 {
         assert_eq!(m.there.join(format!("f{index}")).exists(), index < 100);
     }
     assert_eq!(fs::read_dir(&m.there).unwrap().count(), 100);
-    let (_, after) = m.mount.counts();
+    let after = m.mount.questions();
     assert!(after - before <= 2, "{} questions for one directory", after - before);
 }
 
@@ -477,4 +478,42 @@ fn tree(root: &Path) -> Vec<String> {
         }
     }
     out
+}
+
+#[test]
+fn what_others_write_between_our_writes_is_seen() {
+    let m = Mounted::new();
+    fs::write(m.here.join("f"), vec![0; 16 << 10]).unwrap();
+    let here = OpenOptions::new().write(true).open(m.here.join("f")).unwrap();
+    let there = OpenOptions::new().read(true).write(true).open(m.there.join("f")).unwrap();
+    let value = |at: u64| {
+        let mut byte = [0];
+        there.read_exact_at(&mut byte, at).unwrap();
+        byte[0]
+    };
+    for turn in 1..=100u8 {
+        // Both are in the cache of the kernel there before.
+        value(0);
+        here.write_all_at(&[turn], 0).unwrap();
+        there.write_all_at(&[turn], 12 << 10).unwrap();
+        eventually("a byte that was written here", || value(0) == turn);
+        assert_eq!(value(12 << 10), turn);
+    }
+}
+
+#[test]
+fn a_file_with_two_names_is_looked_at_while_it_is_open() {
+    let m = Mounted::new();
+    fs::create_dir(m.here.join("elsewhere")).unwrap();
+    fs::write(m.here.join("f"), b"old").unwrap();
+    fs::hard_link(m.here.join("f"), m.here.join("elsewhere/f")).unwrap();
+    let there = File::open(m.there.join("f")).unwrap();
+    let read = || {
+        let mut buffer = [0; 8];
+        let len = there.read_at(&mut buffer, 0).unwrap();
+        buffer[..len].to_vec()
+    };
+    assert_eq!(read(), b"old");
+    fs::write(m.here.join("elsewhere/f"), b"new").unwrap();
+    eventually("what was written under the other name", || read() == b"new");
 }

@@ -52,8 +52,16 @@ fn main() -> io::Result<()> {
     write("exec_control", "signal", &cbor(&Control::Signal { signal: 15 }))?;
     write("exec_control", "resize", &cbor(&Control::Resize { size: SIZE }))?;
     let failed = Report::Failed { step: Step::Exec, errno: 2, what: "gcc".to_owned() };
-    let exited = Report::Exited { status: 256, tag: 9, offsets: vec![(0, 100)], cpu: (1, 2) };
-    for (name, report) in [("started", Report::Started), ("failed", failed), ("exited", exited)] {
+    let exited = |mount| Report::Exited { status: 256, tag: 9, offsets: vec![(0, 100)], cpu: (1, 2), mount };
+    let counts =
+        fs::Counts { requests: vec![fs::Asked { opcode: 1, count: 8, hits: 7 }], bytes_read: 4096, bytes_written: 5 };
+    let reports = [
+        ("started", Report::Started),
+        ("failed", failed),
+        ("exited", exited(None)),
+        ("exited-counted", exited(Some(counts))),
+    ];
+    for (name, report) in reports {
         write("exec_report", name, &cbor(&report))?;
     }
     write("exec_fd_open", "one", &cbor(&FdOpen { exec: 7, fd: 1 }))
@@ -76,7 +84,7 @@ fn hello(role: Role) -> Hello {
     Hello { versions: VERSIONS, features: 0, role, link, key, depth: 0, wall_ns: 3 }
 }
 
-/// What a client really sends: its first flight, and what follows when the agent has answered.
+/// What a client really sends: its first flight, and what follows when the agent has answered, with a pause in it.
 fn conversation() -> Vec<u8> {
     let now = Duration::from_millis(1);
     let (mut client, mut agent) =
@@ -89,6 +97,9 @@ fn conversation() -> Vec<u8> {
     let mut pieces = VecDeque::new();
     agent.output(now, usize::MAX, &mut pieces);
     pieces.drain(..).for_each(|piece| client.input(now, piece));
+    client.hold();
+    client.output(now, usize::MAX, &mut pieces);
+    client.resume(now);
     client.finish(first);
     client.stop(first, 0);
     client.reset(second, 300);
@@ -152,6 +163,7 @@ fn requests() -> Vec<(&'static str, fs::Request)> {
     let binding = fs::Binding { node, parent, name: name.clone(), dev: 1, ino: 2 };
     let make = fs::Make { parent, name: name.clone(), node, mode: 0o644, umask: 0o22, caller: (1000, 1000) };
     let lock = fs::Lock { owner: 1, start: 0, end: 9, kind: fs::LockKind::Write, flock: false, pid: 2 };
+    let used = fs::UsedFile { dev: 1, ino: 2, runs: vec![(0, 2), (16, 17)] };
     let set = fs::SetAttr { size: Some(0), mtime: Some(fs::SetTime::Now), ..fs::SetAttr::default() };
     vec![
         ("bind", fs::Request::Bind { bindings: vec![binding] }),
@@ -162,6 +174,7 @@ fn requests() -> Vec<(&'static str, fs::Request)> {
         ("create", fs::Request::Create { make, flags: 0o101, file }),
         ("setattr", fs::Request::Setattr { node, file: None, set }),
         ("write", fs::Request::Write { file, offset: 7, kill_privileges: true, append: true }),
+        ("used", fs::Request::Used { files: vec![used] }),
     ]
 }
 
@@ -171,14 +184,30 @@ fn replies() -> Vec<(&'static str, fs::Reply)> {
         ("failed", fs::Reply::Failed { errno: 2 }),
         ("attr", fs::Reply::Attr { attr: attr() }),
         ("found", fs::Reply::Found { entry: entry(), parent: None }),
+        ("found-made", fs::Reply::Found { entry: entry(), parent: Some(attr()) }),
         ("listing", listing),
         ("data", fs::Reply::Data { stamp: attr().stamp() }),
+        ("removed", fs::Reply::Removed { parent: attr() }),
     ]
 }
 
 fn notices() -> Vec<(&'static str, fs::Notice)> {
     let names = vec![(bytes("gone"), None), (bytes("link"), Some(entry()))];
-    vec![("changed", fs::Notice::Changed { dir: fs::Node::ROOT, names }), ("overflow", fs::Notice::Overflow)]
+    let (dev, ino, stamp, path) = (1, 2, attr().stamp(), vec![bytes("usr"), bytes("lib")]);
+    let runs = vec![(0, 2 * fs::PUSH_BLOCK), (16 * fs::PUSH_BLOCK, 5)];
+    let listing =
+        fs::Notice::PushListing { path: path.clone(), entries: vec![entry()], last: true, seen: 3, watched: true };
+    vec![
+        ("changed", fs::Notice::Changed { dir: fs::Node::ROOT, names }),
+        ("stale", fs::Notice::Stale { dir: fs::Node::ROOT }),
+        ("overflow", fs::Notice::Overflow),
+        ("push-listing", listing),
+        ("push-data", fs::Notice::PushData { dev, ino, offset: fs::PUSH_BLOCK, stamp }),
+        ("push-plan", fs::Notice::PushPlan { dev, ino, stamp, runs }),
+        ("push-end", fs::Notice::PushEnd),
+        ("root", fs::Notice::Root { attr: attr() }),
+        ("push-stale", fs::Notice::PushStale { path }),
+    ]
 }
 
 fn exec_request() -> exec::Request {

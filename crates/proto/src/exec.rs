@@ -1,11 +1,12 @@
 //! Messages of the exec service: a command of the client, run on the host. Spoken by the command line and the agent.
 //!
 //! One exec stream carries [`Request`] first, then [`Control`] towards the agent and [`Report`] towards the client. Each
-//! descriptor of the command that is carried has a stream of its own, opened by the client with [`FdOpen`].
+//! descriptor of the command that is carried has a stream of its own, opened by the client with [`FdOpen`]. What comes back
+//! on that of a [`FdKind::PipeIn`] is not output, but how much of it was read.
 
 use minicbor::{Decode, Encode};
 
-use crate::ByteVec;
+use crate::{ByteVec, fs::Counts};
 
 /// What to run, and everything of here that it must find there. First message on an exec stream.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -127,7 +128,8 @@ pub enum FdKind {
     /// The pty that stands for the terminal of here. Needs [`Request::tty`].
     #[n(0)]
     Tty,
-    /// A pipe that the command reads from; the bytes come on the stream of this fd.
+    /// A pipe that the command reads from; the bytes come on the stream of this fd. On the way back are totals of the bytes
+    /// that were read from the pipe (u64 little endian), each larger than the one before, the last one being final.
     #[n(1)]
     PipeIn,
     /// A pipe that the command writes to; the bytes leave on the stream of this fd as [`OutputHeader`] blocks.
@@ -310,12 +312,16 @@ pub enum Report {
         tag: u64,
         /// (fd, bytes), for each descriptor of kind [`FdKind::File`] its final position, and for each whose output is carried
         /// ([`FdKind::Tty`], [`FdKind::PipeOut`], [`FdKind::Socket`]) how many bytes of output, block headers not counted, it
-        /// had yielded when the command ended: what comes later is of processes that it left behind.
+        /// had yielded when the command ended: what comes later is of processes that it left behind. For each
+        /// [`FdKind::PipeIn`] how many bytes had been read from it.
         #[n(2)]
         offsets: Vec<(u32, u64)>,
         /// CPU time of the command and its children in microseconds: (user, system).
         #[n(3)]
         cpu: (u64, u64),
+        /// What the mount was asked for until then, where one is served.
+        #[n(4)]
+        mount: Option<Counts>,
     },
 }
 

@@ -2,7 +2,13 @@
 
 mod fuzz_bodies;
 
-use std::{fs, path::Path};
+use std::{collections::HashSet, fs, mem::discriminant, path::Path};
+
+use bytes::Bytes;
+use remotely_proto::{
+    frame::{FrameDecoder, Kind},
+    fs::{Notice, Reply, Request, ToMount, ToServer},
+};
 
 #[test]
 fn every_target_takes_its_corpus() {
@@ -33,4 +39,46 @@ fn every_target_has_its_binary() {
         assert!(source.contains(&format!("run(\"{name}\"")), "{name}");
         fuzz_bodies::run(name, b"");
     }
+}
+
+#[test]
+fn what_the_fs_server_says_unasked_is_in_the_corpus() {
+    let mut notices = HashSet::new();
+    let mut replies = HashSet::new();
+    for data in seeds("fs_to_mount") {
+        match minicbor::decode::<ToMount>(&data).unwrap() {
+            ToMount::Notice { notice, .. } => _ = notices.insert(discriminant(&notice)),
+            ToMount::Reply { reply: Reply::Removed { .. }, .. } => _ = replies.insert("removed"),
+            ToMount::Reply { reply: Reply::Found { parent: None, .. }, .. } => _ = replies.insert("found"),
+            ToMount::Reply { reply: Reply::Found { parent: Some(_), .. }, .. } => _ = replies.insert("made"),
+            ToMount::Reply { .. } => {}
+        }
+    }
+    assert!(notices.contains(&discriminant(&Notice::PushEnd)));
+    assert_eq!(notices.len(), 9, "a kind of notice has no seed, or there is a new one");
+    assert_eq!(replies.len(), 3, "{replies:?}");
+    let used = |data: &Vec<u8>| {
+        matches!(minicbor::decode::<ToServer>(data).unwrap(), ToServer { request: Request::Used { .. }, .. })
+    };
+    assert!(seeds("fs_to_server").iter().any(used));
+}
+
+#[test]
+fn every_kind_of_frame_of_a_client_is_in_the_corpus() {
+    let mut kinds = Vec::new();
+    for data in seeds("frame") {
+        let (mut decoder, mut rest) = (FrameDecoder::default(), Bytes::from(data));
+        while let Some(part) = decoder.next(&mut rest).unwrap() {
+            kinds.push(part.header.kind);
+        }
+    }
+    for kind in [Kind::Hello, Kind::Open, Kind::Data, Kind::Eof, Kind::Stop, Kind::Reset, Kind::Pause, Kind::Goodbye] {
+        assert!(kinds.contains(&kind), "{kind:?} is not among {kinds:?}");
+    }
+}
+
+fn seeds(target: &str) -> Vec<Vec<u8>> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus").join(target);
+    let seed = |entry: std::io::Result<fs::DirEntry>| entry.and_then(|entry| fs::read(entry.path())).expect("a seed");
+    fs::read_dir(directory).expect("a corpus").map(seed).collect()
 }

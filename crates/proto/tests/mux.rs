@@ -74,6 +74,26 @@ fn a_stream_that_nobody_reads_is_held_and_holds_nobody() {
 }
 
 #[test]
+fn how_far_a_stream_has_come_is_what_was_handed_out() {
+    let mut sim = Simulator::new(Wire::new(1.0, ms(10)), Wire::new(1.0, ms(10)));
+    let id = sim.stream(Class::Bulk);
+    assert_eq!(sim.client.mux.sent(id), Some((0, 0)));
+    sim.client.mux.send(id, &mut Bytes::from(vec![0; 200_000])).unwrap();
+    assert_eq!(sim.client.mux.sent(id), Some((0, 200_000)));
+    let mut last = 0;
+    sim.run(ms(10_000), |sim| {
+        let (sent, waiting) = sim.client.mux.sent(id).unwrap();
+        assert!(sent >= last && sent + waiting as u64 == 200_000, "{sent} {waiting}");
+        last = sent;
+        let _ = take(&mut sim.agent.mux, sim.now, id);
+    });
+    assert_eq!(sim.client.mux.sent(id), Some((200_000, 0)));
+    sim.client.mux.reset(id, 300);
+    assert_eq!(sim.client.mux.sent(id), None, "what was given up was not sent");
+    assert_eq!(sim.client.mux.sent(id + 2), None);
+}
+
+#[test]
 fn windows_grow_to_what_the_link_needs_and_within_a_budget() {
     let mut sim = Simulator::new(Wire { delay: ms(50), ..Wire::default() }, Wire { delay: ms(50), ..Wire::default() });
     let ids: Vec<u32> = (0..20).map(|_| sim.stream(Class::Normal)).collect();

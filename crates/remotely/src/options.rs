@@ -17,7 +17,8 @@ pub struct ConnectOptions {
     /// Give up when the agent has not answered after this time; `None` leaves it to ssh (its `ConnectTimeout`). The
     /// time of an upload does not count.
     pub timeout: Option<Duration>,
-    /// Show a progress bar on standard error for an upload that takes longer than a second, if that is a terminal.
+    /// Show on standard error, if that is a terminal, what takes longer than a second: the upload of the agent, and files
+    /// that are on their way to a command that has written nothing yet.
     pub progress: bool,
     /// The executable that becomes the agent; `None` is the one that runs.
     pub executable: Option<PathBuf>,
@@ -56,7 +57,7 @@ pub struct RunOptions {
     pub sync: SyncMode,
     /// Which of 0, 1, 2 become a terminal there.
     pub tty: TtyMode,
-    /// Print a table of round trips, requests, bytes and times at the end.
+    /// Print a table of round trips, requests, cache hits, bytes and times at the end.
     pub stats: bool,
     /// How often `-v` was given.
     pub verbose: u8,

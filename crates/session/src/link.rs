@@ -225,6 +225,12 @@ impl Link {
         held
     }
 
+    /// How far what was sent on a stream has come: (bytes put into the pipe, bytes that wait for their turn). `None` if there
+    /// is no such stream any more, or it was given up.
+    pub fn sent(&self, stream: u32) -> Option<(u64, usize)> {
+        self.handle.shared().with(|state, _| state.mux.sent(stream))
+    }
+
     /// What has passed so far.
     pub fn stats(&self) -> Stats {
         self.handle.shared().with(|state, _| state.mux.stats())

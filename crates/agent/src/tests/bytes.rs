@@ -107,3 +107,76 @@ fn order_of_two_streams_in_one_pipe() {
         assert_eq!(session.from.get_mut(&1).unwrap().all().await, b"a\nb\nc\n");
     });
 }
+
+/// The totals that come back for what was fed to descriptor 0.
+struct Totals(RecvStream);
+
+impl Totals {
+    async fn next(&mut self) -> Option<u64> {
+        let bytes = self.0.recv().await.unwrap()?;
+        assert_eq!(bytes.len() % 8, 0);
+        Some(u64::from_le_bytes(bytes[bytes.len() - 8..].try_into().unwrap()))
+    }
+
+    async fn until(&mut self, total: u64) {
+        let mut last = 0;
+        while last < total {
+            let next = self.next().await.expect("no more is told");
+            assert!(next > last && next <= total, "{next} after {last}");
+            last = next;
+        }
+    }
+}
+
+fn piped(rig: &Rig, script: &str) -> Request {
+    let mut request = rig.sh(script);
+    request.fds[0].kind = FdKind::PipeIn;
+    request
+}
+
+#[test]
+fn what_was_read_of_the_input_is_told() {
+    for_both(|rig| async move {
+        let mut session =
+            rig.start(&piped(&rig, "head -c 3 >&2; sleep 0.3; head -c 200000 >&2; exec <&-; sleep 0.3")).await;
+        assert_eq!(session.report().await, Report::Started);
+        let mut totals = Totals(session.from.remove(&0).unwrap().stream);
+        session.write(0, vec![b'x'; 250_000]).await;
+        totals.until(3).await;
+        let begun = Instant::now();
+        totals.until(200_003).await;
+        assert!(begun.elapsed() > Duration::from_millis(100), "told before it was read: {:?}", begun.elapsed());
+        // Nobody reads it any more: the last was said.
+        assert_eq!(totals.next().await, None);
+        assert_eq!(session.into.remove(&0).unwrap().stopped().await, SendError::Stopped);
+        assert_eq!(session.ended().await.offsets[&0], 200_003);
+    });
+}
+
+#[test]
+fn what_was_read_is_known_after_the_end_of_the_input() {
+    for_both(|rig| async move {
+        for (script, read) in [("sleep 0.2", 0), ("sleep 0.1; head -c 4", 4), ("cat", 10)] {
+            let mut session = rig.start(&piped(&rig, script)).await;
+            let mut totals = Totals(session.from.remove(&0).unwrap().stream);
+            session.write(0, &b"0123456789"[..]).await;
+            session.into.get_mut(&0).unwrap().finish();
+            assert_eq!(session.report().await, Report::Started);
+            assert_eq!(session.from.get_mut(&1).unwrap().all().await, b"0123456789"[..read as usize]);
+            assert_eq!(session.ended().await.offsets[&0], read, "{script}");
+            totals.until(read).await;
+        }
+    });
+}
+
+#[test]
+fn input_that_nobody_reads_is_not_counted() {
+    for_both(|rig| async move {
+        let mut session = rig.start(&piped(&rig, "read line; echo $line; read line")).await;
+        session.write(0, &b"a\n"[..]).await;
+        assert_eq!(session.read_until(1, "\n").await, "a\n");
+        session.write(0, &b"b\nc\n"[..]).await;
+        assert_eq!(session.report().await, Report::Started);
+        assert_eq!(session.ended().await.offsets[&0], 4);
+    });
+}

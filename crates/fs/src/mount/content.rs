@@ -186,6 +186,24 @@ impl Content {
         }
     }
 
+    /// An answer that is not to be kept: who waits asks again.
+    pub(super) fn forget(&mut self, ask: Ask) {
+        for index in ask.first..ask.first + ask.count {
+            if let Some(Granule::Asked) = self.granules.get(&index) {
+                self.granules.remove(&index);
+            }
+        }
+    }
+
+    /// What was promised of these bytes is not waited for any more.
+    pub(super) fn despair(&mut self, offset: u64, len: u64) {
+        for index in offset / GRANULE..offset.saturating_add(len).div_ceil(GRANULE) {
+            if let Some(Granule::Promised) = self.granules.get(&index) {
+                self.granules.remove(&index);
+            }
+        }
+    }
+
     /// What was promised does not come.
     pub(super) fn release(&mut self) {
         self.granules.retain(|_, granule| !matches!(granule, Granule::Promised));

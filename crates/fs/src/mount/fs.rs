@@ -1,11 +1,8 @@
 //! The state of a mount and its way to the server. The operations on it are in `op`, what comes from the server in `receive`.
 
 use std::collections::HashMap;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Waker};
 
 use bytes::Bytes;
 use remotely_proto::ByteVec;
@@ -14,19 +11,21 @@ use remotely_proto::fs::{Attr, Binding, Entry, Lane, Node, Reply, Request as Ask
 use remotely_proto::message;
 use remotely_session::{SendStream, Stream};
 use rustix::io::Errno;
-use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 
 use super::MountError;
-use super::fuse::{Answer, Device, Request};
+use super::count::Counters;
+use super::fuse::{Answer, Device};
 use super::invalidate::{Invalid, Invalidator};
 use super::receive::Receivers;
 use super::show::{IdMaps, Show};
-use super::table::Table;
+use super::table::{Age, Table};
 
 /// Messages that wait for a lane.
 const QUEUE: usize = 256;
-/// Bytes of writes that the server has not answered: enough for 2 Gbit/s at 50 ms.
-pub(super) const WRITES_MAX: usize = 16 << 20;
+/// Bytes of writes that the server has not answered: enough for 1 Gbit/s at 60 ms, and who looks at a file that is being
+/// written has to wait for no more than these.
+pub(super) const WRITES_MAX: usize = 8 << 20;
 /// Nodes in one message that gives them up: more than enough, and far below what a message holds.
 const FORGET_NODES: usize = 64 << 10;
 /// Bytes of content kept for the kernel.
@@ -67,11 +66,12 @@ pub(super) struct Fs {
     pub(super) promised: Mutex<Vec<Node>>,
     /// A pushed listing that has come in part.
     pub(super) pushed: Mutex<Option<(Vec<ByteVec>, Vec<Entry>)>>,
+    /// Number of the last notice taken in.
+    pub(super) noticed: watch::Sender<u64>,
     over: AtomicBool,
     over_event: Notify,
     runtime: tokio::runtime::Handle,
-    pub(super) asked_by_kernel: AtomicU64,
-    pub(super) asked_of_server: AtomicU64,
+    pub(super) counters: Counters,
 }
 
 /// An open file of the kernel.
@@ -114,7 +114,20 @@ pub(super) enum Waiter {
 pub(super) struct Answered {
     pub(super) reply: Reply,
     pub(super) payload: Bytes,
+    /// It is not older than the notice with this number.
     pub(super) seen: u64,
+    /// See [`Age::asked`].
+    asked: u64,
+}
+
+impl Answered {
+    pub(super) fn new(reply: Reply, payload: Bytes, seen: u64) -> Self {
+        Self { reply, payload, seen, asked: 0 }
+    }
+
+    pub(super) fn age(&self) -> Age {
+        Age { seen: self.seen, asked: self.asked }
+    }
 }
 
 /// Content kept, in the order in which it came.
@@ -161,11 +174,11 @@ impl Fs {
             push_over: AtomicBool::new(false),
             promised: Mutex::default(),
             pushed: Mutex::default(),
+            noticed: watch::Sender::new(0),
             over: AtomicBool::new(false),
             over_event: Notify::new(),
             runtime: tokio::runtime::Handle::current(),
-            asked_by_kernel: AtomicU64::new(0),
-            asked_of_server: AtomicU64::new(0),
+            counters: Counters::default(),
         });
         Ok((fs, receivers))
     }
@@ -217,15 +230,29 @@ impl Fs {
         payload: Bytes,
         number: impl FnOnce(u64),
     ) -> Result<Answered, Errno> {
-        let (answer, answered) = oneshot::channel();
-        let id = self.next_request.fetch_add(1, Ordering::Relaxed);
-        number(id);
-        self.send(lane, nodes, request, payload, Some((id, Waiter::Once(answer)))).await?;
-        let answered = answered.await.map_err(|_| Errno::IO)?;
+        let answered = self.ask_for_any(lane, nodes, request, payload, number).await?;
         match answered.reply {
             Reply::Failed { errno } => Err(errno_of(errno)),
             _ => Ok(answered),
         }
+    }
+
+    /// Like [`ask_numbered`](Self::ask_numbered); a failure of the server is an answer like others.
+    pub(super) async fn ask_for_any(
+        &self,
+        lane: Lane,
+        nodes: &[Node],
+        request: Ask,
+        payload: Bytes,
+        number: impl FnOnce(u64),
+    ) -> Result<Answered, Errno> {
+        let (answer, answered) = oneshot::channel();
+        let id = self.next_request.fetch_add(1, Ordering::Relaxed);
+        number(id);
+        let asked = if lane == Lane::Change { u64::MAX } else { lock(&self.table).answered };
+        self.send(lane, nodes, request, payload, Some((id, Waiter::Once(answer)))).await?;
+        let answered = answered.await.map_err(|_| Errno::IO)?;
+        Ok(Answered { asked, ..answered })
     }
 
     /// Sends a write whose answer nobody waits for.
@@ -256,7 +283,7 @@ impl Fs {
         let sender = if lane == Lane::Change { &self.change } else { &self.query };
         let permit = sender.reserve().await.map_err(|_| Errno::IO)?;
         if let Some((id, waiter)) = waiter {
-            self.asked_of_server.fetch_add(1, Ordering::Relaxed);
+            self.counters.questions.fetch_add(1, Ordering::Relaxed);
             lock(&self.pending).insert(id, waiter);
         }
         // Bound and queued under one lock: whoever finds a node bound must come behind its binding.
@@ -341,6 +368,8 @@ impl Fs {
         self.over.store(true, Ordering::SeqCst);
         lock(&self.pending).clear();
         self.budget.close();
+        // Whoever waits for one more waits for nothing.
+        self.noticed.send_replace(u64::MAX);
         self.invalidator.close();
         self.over_event.notify_waiters();
     }
@@ -355,30 +384,6 @@ impl Fs {
 
 fn forgets(nodes: &[Node]) -> impl Iterator<Item = Ask> + '_ {
     nodes.chunks(FORGET_NODES).map(|nodes| Ask::Forget { nodes: nodes.to_vec() })
-}
-
-/// Serves one request: at once if nothing must be waited for, else as a task.
-pub(super) fn serve(fs: &Arc<Fs>, request: Request, runtime: &tokio::runtime::Handle) {
-    fs.asked_by_kernel.fetch_add(1, Ordering::Relaxed);
-    let mut work: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(respond(fs.clone(), request));
-    // Polled once here: what is known needs no task and no other thread. A future that was polled without a waker is
-    // polled again when it is spawned.
-    if work.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
-        runtime.spawn(work);
-    }
-}
-
-async fn respond(fs: Arc<Fs>, request: Request) {
-    let unique = request.unique;
-    tracing::trace!(?request, "kernel asks");
-    match fs.operate(request).await {
-        Ok(Some(answer)) => fs.device.answer(unique, answer),
-        Ok(None) => {}
-        Err(errno) => {
-            tracing::trace!(unique, %errno, "refused");
-            fs.device.refuse(unique, errno);
-        }
-    }
 }
 
 /// What an operation comes to: an answer, or none for requests that want none.

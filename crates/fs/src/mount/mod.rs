@@ -3,12 +3,14 @@
 //! for itself.
 
 mod content;
+mod count;
 mod fs;
 mod fuse;
 mod invalidate;
 mod op;
 mod partial;
 mod receive;
+mod serve;
 mod show;
 mod table;
 
@@ -16,15 +18,14 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use bytes::BytesMut;
 use remotely_proto::exec::Identity;
-use remotely_proto::fs::UsedFile;
+use remotely_proto::fs::{Counts, UsedFile};
 use remotely_session::Stream;
 use thiserror::Error;
 
 use self::fs::Fs;
-pub use self::fuse::DeviceError;
-use self::fuse::{Device, Op, Request};
+use self::fuse::Device;
+pub use self::fuse::{DeviceError, opcode_name};
 pub use self::show::IdMaps;
 
 /// Threads that read from /dev/fuse. Two keep a second core busy; answers that take time do not hold them.
@@ -112,8 +113,9 @@ impl Mount {
         receivers.spawn(&fs);
         for index in 0..READERS {
             let (fs, device, runtime) = (fs.clone(), device.clone(), runtime.clone());
-            spawn(format!("fuse-{index}"), move || read_requests(&fs, &device, &runtime))?;
+            spawn(format!("fuse-{index}"), move || serve::requests(&fs, &device, &runtime))?;
         }
+        fs.look_after_unwatched();
         let invalidator = fs.invalidator.clone();
         spawn("fuse-news".into(), move || invalidator.run(device))?;
         Ok(Self { fs })
@@ -141,9 +143,14 @@ impl Mount {
         self.fs.ended().await;
     }
 
-    /// How often the kernel asked, and how often the client had to be asked for it: (requests, questions).
-    pub fn counts(&self) -> (u64, u64) {
-        (self.fs.asked_by_kernel.load(Ordering::Relaxed), self.fs.asked_of_server.load(Ordering::Relaxed))
+    /// What the kernel asked for so far.
+    pub fn counts(&self) -> Counts {
+        self.fs.counters.snapshot()
+    }
+
+    /// How often the client was asked, or told with an answer, so far.
+    pub fn questions(&self) -> u64 {
+        self.fs.counters.questions.load(Ordering::Relaxed)
     }
 }
 
@@ -168,24 +175,6 @@ fn reports(files: Vec<UsedFile>) -> Vec<Vec<UsedFile>> {
 
 fn spawn(name: String, run: impl FnOnce() + Send + 'static) -> Result<(), MountError> {
     std::thread::Builder::new().name(name).spawn(run).map(drop).map_err(MountError::Thread)
-}
-
-/// Reads and serves until the mount is gone. An answer that is known is given on this thread at once; one that must be
-/// waited for becomes a task.
-fn read_requests(fs: &Arc<Fs>, device: &Device, runtime: &tokio::runtime::Handle) {
-    let _entered = runtime.enter();
-    let mut buffer = BytesMut::new();
-    loop {
-        match device.next(&mut buffer) {
-            Ok(Some(Request { op: Op::Destroy, .. }) | None) => break,
-            Ok(Some(request)) => fs::serve(fs, request, runtime),
-            Err(error) => {
-                tracing::warn!(%error, "the mount ends");
-                break;
-            }
-        }
-    }
-    fs.end();
 }
 
 #[cfg(test)]

@@ -50,12 +50,18 @@ impl Receivers {
         for (message, payload) in self.early {
             fs.receive(message, payload);
         }
-        for mut receiver in [self.query, self.change, self.bulk] {
+        for (mut receiver, apart) in [(self.query, false), (self.change, true), (self.bulk, true)] {
             let fs = fs.clone();
             tokio::spawn(async move {
                 loop {
                     match receiver.next().await {
-                        Ok(Some((message, payload))) => fs.receive(message, payload),
+                        Ok(Some((message, payload))) => {
+                            // News of before an answer comes over the other lane, and counts first.
+                            if let (true, &ToMount::Reply { seen, .. }) = (apart, &message) {
+                                let _ = fs.noticed.subscribe().wait_for(|noticed| *noticed >= seen).await;
+                            }
+                            fs.receive(message, payload);
+                        }
                         Ok(None) => break,
                         Err(error) => {
                             tracing::debug!(%error, "a lane of the mount ends");
@@ -91,13 +97,16 @@ impl Fs {
                     if let Reply::Listing { last: false, .. } = reply {
                         self.part(id, waiter, reply, seen);
                     } else {
-                        let _ = waiter.send(self.whole(id, Answered { reply, payload, seen }));
+                        let _ = waiter.send(self.whole(id, Answered::new(reply, payload, seen)));
                     }
                 }
                 Some(Waiter::Write { node, len }) => self.written(node, len, reply, seen),
                 None => tracing::debug!(id, "an answer that nobody waits for"),
             },
-            ToMount::Notice { number, notice } => self.notice(number, notice, payload),
+            ToMount::Notice { number, notice } => {
+                self.notice(number, notice, payload);
+                self.noticed.send_if_modified(|noticed| number > std::mem::replace(noticed, number.max(*noticed)));
+            }
         }
     }
 
@@ -222,9 +231,8 @@ impl Fs {
         let Some((path, entries)) = pushed.take() else { return };
         drop(pushed);
         self.with(|table| {
-            let Some(dir) = table.find(&path) else { return };
-            if table.wants_push(dir) {
-                table.listed(dir, entries, seen, watched, false);
+            if let Some(dir) = table.find(&path) {
+                table.pushed(dir, entries, seen, watched);
             }
         });
     }

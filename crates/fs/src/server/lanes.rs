@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use remotely_proto::fs::{Lane, ToServer};
+use remotely_proto::fs::{Lane, ToMount, ToServer};
 use remotely_session::{MessageReceiver, RecvMessageError, RecvStream, SendStream};
 use thiserror::Error;
 use tokio::{
@@ -15,7 +15,7 @@ use tokio::{
 use super::{
     Lanes,
     change::Change,
-    out::{Queue, Queues},
+    out::{Batch, Queue, Queues},
     service::Service,
 };
 
@@ -141,9 +141,9 @@ async fn write(
     loop {
         let batch = tokio::select! {
             biased;
-            notice = next_notice(notices.as_deref()) => vec![remotely_proto::message::encode(&notice, Bytes::new())],
-            Some(batch) = queue.answers.recv() => batch,
-            Some(batch) = queue.pushes.recv() => batch,
+            notice = next_notice(notices.as_deref()) => vec![encode(notice)],
+            Some(batch) = queue.answers.recv() => behind_news(notices.as_deref(), batch),
+            Some(batch) = queue.pushes.recv() => behind_news(notices.as_deref(), batch),
             _ = closing.wait_for(|closing| *closing) => return stream.finish(),
         };
         for (head, payload) in batch {
@@ -155,7 +155,17 @@ async fn write(
     }
 }
 
-async fn next_notice(service: Option<&Service>) -> remotely_proto::fs::ToMount {
+/// The batch, behind every notice that it is newer than: one may have come since notices were looked for.
+fn behind_news(service: Option<&Service>, batch: Batch) -> Batch {
+    let news = service.into_iter().flat_map(|service| std::iter::from_fn(|| service.notices.take()));
+    news.map(encode).chain(batch).collect()
+}
+
+fn encode(notice: ToMount) -> (Bytes, Bytes) {
+    remotely_proto::message::encode(&notice, Bytes::new())
+}
+
+async fn next_notice(service: Option<&Service>) -> ToMount {
     match service {
         Some(service) => service.notices.next().await,
         None => std::future::pending().await,

@@ -5,7 +5,8 @@
 //! applied) to `pool` and is answered by `query`, `list`, `read` or `lock`; a change goes to the one thread of `change` and is
 //! done by `make`, `rename` or `alter`. All of them find inodes by `node` and `open`, describe them by `entry` and `attr`, and
 //! answer by `out`; `hide`, by `way`, says what is kept from them. What others change here comes in by `watch` and goes out by
-//! `tell` and `notice`; `known` keeps our own changes out of that. `record`, `profile` and `push` save a later run the asking.
+//! `tell` and `notice`; `known` keeps our own changes out of that. `record`, `profile` and `push` save a later run the asking;
+//! `stats` and `latest` are for whoever wants to know what goes on.
 
 mod alter;
 mod attr;
@@ -18,6 +19,7 @@ mod gate;
 mod hide;
 mod known;
 mod lanes;
+mod latest;
 mod list;
 mod lock;
 mod make;
@@ -143,6 +145,12 @@ impl Server {
     /// Counts so far.
     pub fn stats(&self) -> Stats {
         self.service.counters.snapshot(self.service.notices.last(), self.service.failures.count())
+    }
+
+    /// The name of the file whose content was last taken to be sent, for whoever shows what is going on; `None` before the
+    /// first, and if it has no name any more.
+    pub fn latest(&self) -> Option<Vec<u8>> {
+        self.service.latest_name().map(|name| name.to_vec())
     }
 
     /// What was asked for, and what was pushed, in order of first use.

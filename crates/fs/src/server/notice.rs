@@ -64,7 +64,8 @@ impl NoticeQueue {
         }
     }
 
-    fn take(&self) -> Option<ToMount> {
+    /// The next notice, if there is one.
+    pub(super) fn take(&self) -> Option<ToMount> {
         let mut waiting = self.waiting.hold();
         let message = waiting.notices.pop_front()?;
         if let ToMount::Notice { notice, .. } = &message {

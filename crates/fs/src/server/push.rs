@@ -175,6 +175,9 @@ impl Run<'_> {
             return true;
         }
         let Ok(descriptor) = self.service.reopen(&found, OFlags::RDONLY) else { return true };
+        if let Some(name) = plan.path.last() {
+            self.service.latest.pushed(name);
+        }
         let pieces = plan.runs.iter().flat_map(|&(start, len)| {
             (start..start + len).step_by(PIECE as usize).map(move |offset| (offset, (start + len - offset).min(PIECE)))
         });

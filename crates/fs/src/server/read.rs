@@ -35,6 +35,7 @@ impl Service {
         };
         let (stamp, data) = read?;
         self.record.read(self, node, offset, data.len());
+        self.latest.asked(node);
         self.counters.bytes_read.fetch_add(data.len() as u64, Ordering::Relaxed);
         Ok((Reply::Data { stamp }, data))
     }

@@ -14,7 +14,7 @@ use tokio::sync::watch as signal;
 
 use super::{
     Config, StartError, attr, attr::Identity, descriptor::DescriptorCache, failure::Failures, file::FileTable,
-    gate::Gate, hide::Hidden, known::Known, lock::LockTable, mount_kind::MountKinds, node::NodeTable,
+    gate::Gate, hide::Hidden, known::Known, latest::Latest, lock::LockTable, mount_kind::MountKinds, node::NodeTable,
     notice::NoticeQueue, out::Out, pool::Pool, push::Pushed, record::Record, stats::Counters, watch::Watches,
 };
 
@@ -53,6 +53,7 @@ pub(super) struct Service {
     pub(super) out: Out,
     pub(super) failures: Failures,
     pub(super) counters: Counters,
+    pub(super) latest: Latest,
     pub(super) record: Record,
     pub(super) pushed: Pushed,
     /// All names and plans of the push are on their way, or there is none.
@@ -87,6 +88,7 @@ impl Service {
             out,
             failures: Failures::default(),
             counters: Counters::default(),
+            latest: Latest::default(),
             record: Record::default(),
             pushed: Pushed::default(),
             introduced: signal::Sender::new(true),

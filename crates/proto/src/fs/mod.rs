@@ -13,10 +13,12 @@
 //! before its first use there; binding twice is harmless.
 
 mod answer;
+mod count;
 mod file;
 mod request;
 
 pub use answer::{Notice, Reply, Statfs, ToMount};
+pub use count::{Asked, Counts};
 pub use file::{
     Attr, Binding, DATA_MAX, Entry, File, INLINE_DATA, Lane, NAME_MAX, Node, PUSH_BLOCK, Stamp, Tag, Time,
     UNWATCHED_MS, access, flag,

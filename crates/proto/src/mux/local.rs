@@ -95,6 +95,16 @@ impl Mux {
         Ok(())
     }
 
+    /// How far the sending half of a stream has come: (bytes handed out, bytes that wait for their turn). `None` if there is
+    /// no such stream any more, or it was given up.
+    pub fn sent(&self, id: u32) -> Option<(u64, usize)> {
+        let half = &self.streams.get(&id)?.send;
+        let waiting = half.queue.len();
+        // What was given up has emptied its queue without sending it.
+        let given_up = matches!(half.state, SendState::Resetting(_) | SendState::Reset(_) | SendState::Stopped(_));
+        (!given_up).then(|| (half.offered - waiting as u64, waiting))
+    }
+
     /// Whether anything can be sent on this stream, now or later.
     pub fn sendable(&self, id: u32) -> Result<(), SendError> {
         let Some(stream) = self.streams.get(&id) else { return Err(SendError::Ended) };

@@ -17,7 +17,7 @@ impl Progress {
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style);
         }
-        bar.set_message("sending the agent");
+        bar.set_message("remotely: sending the agent");
         let wanted = wanted && rustix::termios::isatty(rustix::stdio::stderr());
         Self { bar, wanted }
     }

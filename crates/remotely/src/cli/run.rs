@@ -58,7 +58,7 @@ pub(super) struct View {
     /// Use pipes there even if 0, 1 or 2 are a terminal here.
     #[arg(long)]
     no_tty: bool,
-    /// Print round trips, requests, bytes and times at the end.
+    /// Print round trips, requests, cache hits, bytes and times at the end.
     #[arg(long)]
     stats: bool,
 }

@@ -7,15 +7,18 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use remotely_fs::server::Server;
 use remotely_proto::exec::{Control, Report};
+use remotely_proto::fs::Counts;
 use remotely_session::{End, Link, MessageReceiver, RecvError, RecvMessageError};
 use rustix::fs::SeekFrom;
 use tokio::sync::mpsc;
 
+use super::fetching::Fetching;
 use super::flow::Flow;
 use super::outcome::{Ended, Ending, Known, RunError};
 use super::signal;
 use super::streams::Relays;
 use super::terminal::{self, Terminal};
+use crate::stderr;
 
 /// How often is looked whether the terminal belongs to this process group again: nobody tells.
 const FOREGROUND: Duration = Duration::from_millis(200);
@@ -51,7 +54,10 @@ pub(super) struct Course<'f, 'a> {
     controls: mpsc::Sender<Control>,
     reports: MessageReceiver,
     relays: Relays,
+    fetching: Fetching,
     known: Known,
+    /// What the mount had counted at the end.
+    counts: Option<Counts>,
     trouble: Option<Trouble>,
     /// A stop that was asked for here was passed on: this process stops with the command.
     asked_to_stop: bool,
@@ -76,6 +82,7 @@ impl<'f, 'a> Course<'f, 'a> {
         controls: mpsc::Sender<Control>,
         reports: MessageReceiver,
         relays: Relays,
+        fetching: Fetching,
     ) -> Self {
         Self {
             flow,
@@ -84,7 +91,9 @@ impl<'f, 'a> Course<'f, 'a> {
             controls,
             reports,
             relays,
+            fetching,
             known: Known::Requested,
+            counts: None,
             trouble: None,
             asked_to_stop: false,
             stopped_alone: None,
@@ -92,8 +101,8 @@ impl<'f, 'a> Course<'f, 'a> {
     }
 
     /// Stops what is still relayed.
-    pub(super) fn leave(self) -> (Arc<Server>, Link) {
-        (self.server, self.link)
+    pub(super) fn leave(self) -> (Arc<Server>, Link, Option<Counts>) {
+        (self.server, self.link, self.counts)
     }
 
     /// Until the end of the command. Not cancel safe.
@@ -103,12 +112,13 @@ impl<'f, 'a> Course<'f, 'a> {
         }
         loop {
             let waits = self.trouble.is_some() || self.wants_terminal() || self.stopped_alone.is_some();
+            let pause = if waits { Some(FOREGROUND) } else { self.fetching.pause() };
             let event = tokio::select! {
                 biased;
                 report = self.reports.recv() => Event::Report(report),
                 signal = self.flow.signals.next() => Event::Signal(signal),
                 () = self.flow.locals.background() => Event::Background,
-                () = tokio::time::sleep(FOREGROUND), if waits => Event::Look,
+                () = tokio::time::sleep(pause.unwrap_or(FOREGROUND)), if pause.is_some() => Event::Look,
                 end = self.link.ended() => Event::End(end),
             };
             match event {
@@ -139,6 +149,7 @@ impl<'f, 'a> Course<'f, 'a> {
                     }
                     self.check_trouble()?;
                     self.tell_stopped();
+                    self.tell_fetching();
                 }
                 Event::End(end) => return Err(self.lost(end)),
             }
@@ -151,6 +162,15 @@ impl<'f, 'a> Course<'f, 'a> {
         match self.trouble {
             Some(Trouble { signal, .. }) => RunError::Interrupted(signal),
             None => RunError::Lost { end, known: self.known },
+        }
+    }
+
+    /// What keeps the user waiting, for as long as the command itself has said nothing.
+    fn tell_fetching(&mut self) {
+        if self.flow.locals.first_output().is_some() {
+            self.fetching.end();
+        } else {
+            self.fetching.look(&self.link, || self.server.latest());
         }
     }
 
@@ -170,9 +190,11 @@ impl<'f, 'a> Course<'f, 'a> {
                 self.known = Known::Running;
                 self.stopped_alone = None;
             }
-            Report::Exited { status, tag, offsets, cpu } => {
+            Report::Exited { status, tag, offsets, cpu, mount } => {
                 tracing::debug!(status, user_us = cpu.0, system_us = cpu.1, "the command has ended");
+                self.fetching.end();
                 self.flow.times.exited();
+                self.counts = mount;
                 self.known = Known::Ended(status);
                 self.finish(tag, &offsets).await?;
                 let typed = match Ending::of(status) {
@@ -220,6 +242,7 @@ impl<'f, 'a> Course<'f, 'a> {
 
     /// The command was stopped: so are we, for the shell that does job control here.
     async fn stopped(&mut self, signal: i32) {
+        stderr::clear();
         let wants = matches!(signal, libc::SIGTTIN | libc::SIGTTOU);
         if self.flow.terminal.is_none() && !std::mem::take(&mut self.asked_to_stop) {
             // Nobody here would continue this process: somebody there may continue the command.
@@ -270,6 +293,10 @@ impl<'f, 'a> Course<'f, 'a> {
     }
 
     fn signal(&mut self, signal: i32) {
+        if signal::asks_for_end(signal) {
+            self.fetching.end();
+        }
+        stderr::clear();
         match signal {
             libc::SIGWINCH if self.flow.terminal.is_some() => self.resize(),
             libc::SIGCONT => self.continued(),
@@ -313,6 +340,7 @@ impl<'f, 'a> Course<'f, 'a> {
             return;
         }
         self.flow.eager = true;
+        stderr::clear();
         let was_raw = terminal.is_raw();
         match terminal.enter() {
             Ok(()) => self.flow.locals.keys(true),

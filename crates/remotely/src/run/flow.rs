@@ -8,13 +8,14 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use remotely_fs::server::{Config, Lanes, Profile, Server};
 use remotely_proto::exec::{Control, FdOpen, Request, Step};
-use remotely_proto::fs::Lane;
+use remotely_proto::fs::{Counts, Lane};
 use remotely_session::{
     Class, Link, LinkBuilder, MessageReceiver, MessageSender, Role, SendStream, Service, Settings, Stream,
 };
 use tokio::sync::{mpsc, watch};
 
 use super::course::Course;
+use super::fetching::Fetching;
 use super::outcome::{Ended, RunError};
 use super::output::Applied;
 use super::signal::{self, Signals};
@@ -24,6 +25,7 @@ use super::terminal::{self, Terminal};
 use super::way::Way;
 use crate::bootstrap::{self, Connected};
 use crate::options::ConnectOptions;
+use crate::stderr;
 
 /// Signals and sizes that wait for a link that does not take them.
 const CONTROLS: usize = 64;
@@ -66,6 +68,8 @@ pub(super) struct Finished {
     pub(super) server: Arc<Server>,
     /// The link, closed.
     pub(super) link: Link,
+    /// What the mount on the host counted, if it told.
+    pub(super) counts: Option<Counts>,
 }
 
 impl Flow<'_> {
@@ -87,6 +91,7 @@ impl Flow<'_> {
             .fds()
             .map(|fd| builder.open(Service::FD, Class::Normal, encode(&FdOpen { exec: exec.id, fd })))
             .collect();
+        let files = [lanes.query.id, lanes.bulk.id];
         let (serving, applied) = watch::channel(None);
         let relays = self.locals.relay(streams, applied);
         let (controls, queued) = mpsc::channel(CONTROLS);
@@ -117,10 +122,13 @@ impl Flow<'_> {
         }
 
         let reports = MessageReceiver::new(exec.recv);
-        let mut course = Course::new(self, link, server, controls, reports, relays);
+        // Where others of the job may write to the terminal, there is no telling whose line it is.
+        let fetching = Fetching::new(connect.progress && self.eager, &link, files);
+        let mut course = Course::new(self, link, server, controls, reports, relays, fetching);
         let result = course.run().await;
+        stderr::clear();
         terminal::restore();
-        let (server, link) = course.leave();
+        let (server, link, counts) = course.leave();
         link.close();
         // Lets the goodbye be written; nobody waits for an answer to it.
         for _ in 0..GOODBYE {
@@ -131,7 +139,7 @@ impl Flow<'_> {
             std::mem::forget(process);
         }
         let ended = result?;
-        Ok(Finished { ended, server, link })
+        Ok(Finished { ended, server, link, counts })
     }
 
     async fn connect(&mut self, options: &ConnectOptions, builder: LinkBuilder) -> Result<Connected, RunError> {

@@ -8,6 +8,7 @@
 mod block;
 mod course;
 mod descriptor;
+mod fetching;
 mod flow;
 mod inherited;
 mod intake;
@@ -20,6 +21,7 @@ mod signal;
 mod stats;
 mod store;
 mod streams;
+mod tap;
 pub(crate) mod terminal;
 mod way;
 mod writer;
@@ -148,7 +150,7 @@ impl Run {
         config: &Config,
         profile: Option<&Store<Profile>>,
     ) -> Result<(outcome::Ended, bool), RunError> {
-        let Finished { ended, server, link } = self.attempts(options, config, profile).await?;
+        let Finished { ended, server, link, counts } = self.attempts(options, config, profile).await?;
         let lost = report_failures(&server.failures(), &self.locals.broken());
         if let Some(store) = profile
             && let Err(error) = store.save(&server.profile())
@@ -156,7 +158,8 @@ impl Run {
             tracing::info!(%error, "the profile could not be kept");
         }
         if options.stats {
-            let table = stats::table(&self.times, self.locals.first_output(), &server.stats(), &link.stats());
+            let (served, moved) = (server.stats(), link.stats());
+            let table = stats::table(&self.times, self.locals.first_output(), &served, counts.as_ref(), &moved);
             stderr::write(table.as_bytes());
         }
         Ok((ended, lost))

@@ -11,7 +11,9 @@ use tokio::sync::{Mutex as Baton, watch};
 
 use super::block::Blocks;
 use super::streams::Progress;
+use super::tap::Tap;
 use super::writer::Writer;
+use crate::stderr;
 
 /// How long a command that has closed a socket for writing may take to exit, before the socket is half closed here.
 const HALF_CLOSE: Duration = Duration::from_millis(100);
@@ -35,6 +37,8 @@ pub(super) struct Output {
     pub(super) progress: Arc<Progress>,
     /// Tells the end of the command.
     pub(super) end: watch::Receiver<Option<Yields>>,
+    /// The pipe that the command reads, if it is the same that this is written to.
+    pub(super) source: Option<Arc<Tap>>,
     /// For a socket: it, and whether the command reads no more from it either.
     pub(super) half_close: Option<(Weak<OwnedFd>, watch::Receiver<bool>)>,
 }
@@ -93,8 +97,15 @@ impl Output {
                 Ok(None) => break,
                 Err(_) => return Ok(false),
             };
-            self.progress.first_output.get_or_init(std::time::Instant::now);
-            while let Some((tag, piece)) = blocks.next(&mut chunk) {
+            if self.progress.first_output.set(std::time::Instant::now()).is_ok() {
+                // Nothing of ours stands where the output of the command begins.
+                stderr::clear();
+            }
+            if self.source.is_some() {
+                // What had been read before this was written came with it.
+                tokio::task::yield_now().await;
+            }
+            while let Some((tag, mut piece)) = blocks.next(&mut chunk) {
                 if tag > up_to {
                     tokio::select! {
                         errno = writer.broken() => return Err(errno),
@@ -102,7 +113,12 @@ impl Output {
                     }
                 }
                 yielded += piece.len() as u64;
-                writer.write(piece).await?;
+                if let Some(source) = &self.source {
+                    source.returned(&mut piece);
+                }
+                if !piece.is_empty() {
+                    writer.write(piece).await?;
+                }
             }
         }
         Ok(true)

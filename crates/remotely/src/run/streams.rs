@@ -13,9 +13,10 @@ use tokio::sync::{Mutex as Baton, Notify, watch};
 use tokio::task::JoinHandle;
 
 use super::descriptor::{self, Survey};
-use super::intake::{Intake, Pumped};
+use super::intake::{Intake, Pumped, SETTLE};
 use super::output::{Applied, Output, Yields};
 use super::reader::{Reader, Valve, Way};
+use super::tap::Tap;
 use super::terminal;
 use super::writer::Writer;
 
@@ -36,6 +37,10 @@ pub(super) struct Locals {
 struct Local {
     fd: u32,
     intake: Option<Arc<Baton<Intake>>>,
+    /// What `intake` reads, if it is a pipe.
+    tap: Option<Arc<Tap>>,
+    /// Reads the pipe that `outlet` writes.
+    source: Option<Arc<Tap>>,
     outlet: Option<Arc<Baton<Option<Writer>>>>,
     /// To half close it. It is closed when neither way is used any more.
     socket: Option<Weak<OwnedFd>>,
@@ -64,16 +69,21 @@ impl Locals {
         terminal: Option<(Arc<OwnedFd>, Arc<OwnedFd>, Option<&Tty>)>,
     ) -> io::Result<Self> {
         let mut locals = Self { ends: Vec::new(), progress: Arc::default(), keys: None };
+        let mut written = Vec::new();
         for spec in &survey.specs {
             let fd = spec.fd;
-            let mut local = Local { fd, intake: None, outlet: None, socket: None };
+            let mut local = Local { fd, intake: None, tap: None, source: None, outlet: None, socket: None };
             match spec.kind {
                 FdKind::PipeIn => {
-                    let end = Arc::new(descriptor::take(fd)?);
-                    local.intake = Some(Intake::new(Reader::start(end, Way::File, false)?).shared());
+                    let intake = match Tap::new(Arc::new(descriptor::take(fd)?)) {
+                        Ok(tap) => Intake::tap(Arc::clone(local.tap.insert(tap))),
+                        Err(end) => Intake::new(Reader::start(end, Way::File, false)?),
+                    };
+                    local.intake = Some(intake.shared());
                 }
                 FdKind::PipeOut => {
                     let end = Arc::new(descriptor::take(fd)?);
+                    written.push((locals.ends.len(), Arc::clone(&end)));
                     local.outlet = Some(outlet(Writer::start(end, Way::File)?));
                 }
                 FdKind::Socket => {
@@ -94,6 +104,10 @@ impl Locals {
                 FdKind::Tty | FdKind::File { .. } | FdKind::Null { .. } | FdKind::Same { .. } => continue,
             }
             locals.ends.push(local);
+        }
+        for (index, end) in written {
+            let source = locals.ends.iter().find_map(|local| local.tap.clone().filter(|tap| tap.is(&end)));
+            locals.ends[index].source = source;
         }
         Ok(locals)
     }
@@ -141,10 +155,14 @@ impl Locals {
     /// once (it is queued on a link that is not attached yet); output needs `applied`, which comes later.
     pub(super) fn relay<A: Applied>(&self, streams: Vec<Stream>, applied: watch::Receiver<Option<A>>) -> Relays {
         let (exited, end) = watch::channel(None);
-        let mut relays = Relays { inputs: Vec::new(), outputs: Vec::new(), exited };
+        let mut relays = Relays { inputs: Vec::new(), outputs: Vec::new(), taps: Vec::new(), exited };
         for (local, stream) in self.ends.iter().zip(streams) {
             let Stream { send, recv, .. } = stream;
             let (closing, closed) = watch::channel(false);
+            if let Some(tap) = &local.tap {
+                tap.rewind();
+                relays.taps.push((local.fd, Arc::clone(tap)));
+            }
             match &local.intake {
                 Some(intake) => {
                     let (intake, progress) = (Arc::clone(intake), Arc::clone(&self.progress));
@@ -156,19 +174,24 @@ impl Locals {
                 }
                 None => drop(send),
             }
-            match &local.outlet {
-                Some(outlet) => {
+            match (&local.outlet, &local.tap) {
+                (Some(outlet), _) => {
                     let output = Output {
                         fd: local.fd,
                         outlet: Arc::clone(outlet),
                         progress: Arc::clone(&self.progress),
                         end: end.clone(),
+                        source: local.source.clone(),
                         half_close: local.socket.clone().map(|socket| (socket, closed)),
                     };
                     relays.outputs.push(tokio::spawn(output.pump(recv, applied.clone())));
                 }
-                // Nothing comes on it, but giving it up is no way to say so.
-                None => relays.inputs.push(tokio::spawn(async move { discard(recv).await })),
+                (None, Some(tap)) => {
+                    let tap = Arc::clone(tap);
+                    relays.inputs.push(tokio::spawn(async move { tap.follow(recv).await }));
+                }
+                // What comes on it is of no use here, but giving it up is no way to say so.
+                (None, None) => relays.inputs.push(tokio::spawn(async move { discard(recv).await })),
             }
         }
         relays
@@ -188,19 +211,32 @@ async fn discard(mut recv: RecvStream) {
 pub(super) struct Relays {
     inputs: Vec<JoinHandle<()>>,
     outputs: Vec<JoinHandle<()>>,
+    taps: Vec<(u32, Arc<Tap>)>,
     exited: watch::Sender<Option<Yields>>,
 }
 
 impl Relays {
-    /// The command has ended, after each descriptor had yielded so many bytes: (fd, bytes). Waits until all of them have
-    /// been written here, however slowly they are read. What processes in the background write later is left out. Cancel
-    /// safe.
-    pub(super) async fn drain(&mut self, yields: &[(u32, u64)]) {
-        self.exited.send_replace(Some(yields.into()));
+    /// The command has ended, after each descriptor had yielded so many bytes, or so many had been read from it: (fd,
+    /// bytes). Waits until all that it wrote has been written here, however slowly it is read, and what it read has been
+    /// taken out of the pipes here. What processes in the background write later is left out. Cancel safe.
+    pub(super) async fn drain(&mut self, offsets: &[(u32, u64)]) {
+        self.exited.send_replace(Some(offsets.into()));
+        for (fd, tap) in &self.taps {
+            if let Some((_, bytes)) = offsets.iter().find(|(number, _)| number == fd) {
+                tap.consumed(*bytes);
+            }
+        }
         while let Some(output) = self.outputs.last_mut() {
             let _ = output.await;
             self.outputs.pop();
         }
+        // After the output, which may bring back what is missing (the tokens of make).
+        let settled = async {
+            for (_, tap) in &self.taps {
+                tap.settled().await;
+            }
+        };
+        let _ = tokio::time::timeout(SETTLE, settled).await;
     }
 }
 

@@ -138,19 +138,111 @@ async fn input_ends_there_as_it_does_here() {
     assert_eq!(within(recv.recv()).await.unwrap(), None);
 }
 
+fn total(bytes: u64) -> Bytes {
+    Bytes::copy_from_slice(&bytes.to_le_bytes())
+}
+
 #[tokio::test]
 async fn a_command_that_reads_no_more_breaks_the_pipe_here() {
     let (read, write) = rustix::pipe::pipe().unwrap();
     let locals = locals(&[(number(read), FdKind::PipeIn)]);
     let (_relays, mut host) = connect(&locals, None).await;
     locals.started();
-    host.streams[0].stream.recv.stop();
+    let stream = &mut host.streams[0].stream;
+    stream.send.finish();
+    stream.recv.stop();
     let gone = async {
         while rustix::io::write(&write, b"x").is_ok() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
     within(gone).await;
+}
+
+#[tokio::test]
+async fn what_was_read_last_is_taken_before_the_pipe_is_closed() {
+    let (read, write) = rustix::pipe::pipe().unwrap();
+    let next = rustix::io::dup(&read).unwrap();
+    let locals = locals(&[(number(read), FdKind::PipeIn)]);
+    let (_relays, mut host) = connect(&locals, None).await;
+    locals.started();
+    rustix::io::write(&write, b"mine yours").unwrap();
+    let stream = &mut host.streams[0].stream;
+    assert_eq!(within(stream.recv.recv()).await.unwrap().as_deref(), Some(&b"mine yours"[..]));
+    // The news that no more is wanted overtakes the rest.
+    stream.recv.stop();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let last = total(5);
+    stream.send.send(total(2)).await.unwrap();
+    stream.send.send(last.slice(..3)).await.unwrap();
+    stream.send.send(last.slice(3..)).await.unwrap();
+    stream.send.finish();
+    drop(write);
+    let rest = async {
+        while rustix::io::ioctl_fionread(&next) != Ok(5) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        read_all(next).await
+    };
+    assert_eq!(within(rest).await, b"yours");
+}
+
+#[tokio::test]
+async fn what_was_read_at_the_end_is_taken_and_no_more() {
+    let (tokens, back) = rustix::pipe::pipe().unwrap();
+    let here = rustix::io::dup(&tokens).unwrap();
+    rustix::io::write(&back, b"+++").unwrap();
+    let (into, out) = (number(tokens), number(back));
+    let locals = locals(&[(into, FdKind::PipeIn), (out, FdKind::PipeOut)]);
+    let (mut relays, mut host) = connect(&locals, Some(watch::channel(0).1)).await;
+    locals.started();
+    assert_eq!(within(host.streams[0].stream.recv.recv()).await.unwrap().as_deref(), Some(&b"+++"[..]));
+    // Somebody here was faster with two of them, and keeps one; the command gives its three back when it ends.
+    rustix::io::read(&here, &mut [0; 2]).unwrap();
+    host.streams[1].stream.send.send(block(0, b"+++")).await.unwrap();
+    let drained = tokio::time::timeout(SETTLE * 2, relays.drain(&[(into, 3), (out, 3)])).await;
+    assert!(drained.is_ok());
+    assert_eq!(rustix::io::ioctl_fionread(&here), Ok(1));
+}
+
+#[tokio::test]
+async fn what_is_given_back_makes_up_for_what_others_took() {
+    let (tokens, back) = rustix::pipe::pipe().unwrap();
+    let here = rustix::io::dup(&tokens).unwrap();
+    rustix::io::write(&back, b"+++").unwrap();
+    // The writing end has the lower number.
+    let out = number(back);
+    let into = number(rustix::io::fcntl_dupfd_cloexec(&tokens, out as i32 + 1).unwrap());
+    drop(tokens);
+    let locals = locals(&[(out, FdKind::PipeOut), (into, FdKind::PipeIn)]);
+    let (_relays, mut host) = connect(&locals, Some(watch::channel(0).1)).await;
+    locals.started();
+    let [out, into] = &mut host.streams[..] else { panic!() };
+    within(into.stream.recv.recv()).await.unwrap();
+    rustix::io::read(&here, &mut [0; 3]).unwrap();
+    into.stream.send.send(total(3)).await.unwrap();
+    for given in [&b"+"[..], b"+", b"+-"] {
+        out.stream.send.send(block(0, given)).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    // What the others have taken is theirs to give back.
+    let mut left = [0; 4];
+    assert_eq!(rustix::io::ioctl_fionread(&here), Ok(1));
+    rustix::io::read(&here, &mut left).unwrap();
+    assert_eq!(&left, b"-\0\0\0");
+}
+
+#[tokio::test]
+async fn what_never_comes_back_holds_up_the_end_for_a_moment_only() {
+    let (read, write) = rustix::pipe::pipe().unwrap();
+    let here = rustix::io::dup(&read).unwrap();
+    rustix::io::write(&write, b"abc").unwrap();
+    let fd = number(read);
+    let locals = locals(&[(fd, FdKind::PipeIn)]);
+    let (mut relays, mut host) = connect(&locals, None).await;
+    within(host.streams[0].stream.recv.recv()).await.unwrap();
+    rustix::io::read(&here, &mut [0; 3]).unwrap();
+    tokio::time::timeout(SETTLE * 2, relays.drain(&[(fd, 3)])).await.unwrap();
 }
 
 #[tokio::test]

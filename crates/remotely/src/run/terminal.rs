@@ -27,6 +27,7 @@ impl Terminal {
     pub(super) fn new(fd: Arc<OwnedFd>, shared: bool) -> Self {
         let hook = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
+            crate::stderr::clear();
             restore();
             hook(info);
         }));

@@ -47,6 +47,56 @@ pub(super) mod opcode {
     pub(in super::super) const TMPFILE: u32 = 51;
 }
 
+/// What a kind of request is called, by its number; `None` if the mount does not know it.
+pub fn opcode_name(number: u32) -> Option<&'static str> {
+    Some(match number {
+        opcode::LOOKUP => "lookup",
+        opcode::FORGET => "forget",
+        opcode::GETATTR => "getattr",
+        opcode::SETATTR => "setattr",
+        opcode::READLINK => "readlink",
+        opcode::SYMLINK => "symlink",
+        opcode::MKNOD => "mknod",
+        opcode::MKDIR => "mkdir",
+        opcode::UNLINK => "unlink",
+        opcode::RMDIR => "rmdir",
+        opcode::RENAME => "rename",
+        opcode::LINK => "link",
+        opcode::OPEN => "open",
+        opcode::READ => "read",
+        opcode::WRITE => "write",
+        opcode::STATFS => "statfs",
+        opcode::RELEASE => "release",
+        opcode::FSYNC => "fsync",
+        opcode::SETXATTR => "setxattr",
+        opcode::GETXATTR => "getxattr",
+        opcode::LISTXATTR => "listxattr",
+        opcode::REMOVEXATTR => "removexattr",
+        opcode::FLUSH => "flush",
+        opcode::INIT => "init",
+        opcode::OPENDIR => "opendir",
+        opcode::READDIR => "readdir",
+        opcode::RELEASEDIR => "releasedir",
+        opcode::FSYNCDIR => "fsyncdir",
+        opcode::GETLK => "getlk",
+        opcode::SETLK => "setlk",
+        opcode::SETLKW => "setlkw",
+        opcode::ACCESS => "access",
+        opcode::CREATE => "create",
+        opcode::INTERRUPT => "interrupt",
+        opcode::DESTROY => "destroy",
+        opcode::BATCH_FORGET => "batch-forget",
+        opcode::FALLOCATE => "fallocate",
+        opcode::READDIRPLUS => "readdirplus",
+        opcode::RENAME2 => "rename2",
+        opcode::LSEEK => "lseek",
+        opcode::COPY_FILE_RANGE => "copy-file-range",
+        opcode::SYNCFS => "syncfs",
+        opcode::TMPFILE => "tmpfile",
+        _ => return None,
+    })
+}
+
 /// `fuse_out_header.error` of a notification.
 pub(super) mod notify {
     pub(in super::super) const INVAL_INODE: i32 = 2;

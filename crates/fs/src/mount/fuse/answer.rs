@@ -35,6 +35,11 @@ impl Answer {
         Self { head: Vec::new(), data }
     }
 
+    /// Bytes of its data.
+    pub(crate) fn data_len(&self) -> usize {
+        self.data.iter().map(Bytes::len).sum()
+    }
+
     /// `fuse_init_out`. Reads and writes of 1 MiB, many of them at once.
     pub(crate) fn init(minor: u32, max_readahead: u32, offered: u64) -> Self {
         let flags = offered & Flags::WANTED;

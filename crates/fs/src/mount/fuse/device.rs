@@ -91,7 +91,7 @@ impl Device {
 
     /// Answers a request. The kernel may have forgotten it (ENOENT): nothing to do then.
     pub(crate) fn answer(&self, unique: u64, answer: Answer) {
-        let body = answer.head.len() + answer.data.iter().map(Bytes::len).sum::<usize>();
+        let body = answer.head.len() + answer.data_len();
         let header = header(body, 0, unique);
         let mut pieces = Vec::with_capacity(2 + answer.data.len());
         pieces.push(IoSlice::new(&header));

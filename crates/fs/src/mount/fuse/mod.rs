@@ -6,6 +6,7 @@ mod answer;
 mod device;
 mod request;
 
+pub use abi::opcode_name;
 pub(super) use abi::{attr_set, lock_type, open_flag};
 pub(super) use answer::{Answer, DirBuffer, EntryOut};
 pub(super) use device::Device;

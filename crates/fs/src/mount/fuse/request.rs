@@ -17,6 +17,8 @@ pub(crate) struct Request {
     pub(crate) uid: u32,
     /// See `uid`.
     pub(crate) gid: u32,
+    /// The number of what is wanted, in linux/fuse.h.
+    pub(crate) opcode: u32,
     /// What is wanted.
     pub(crate) op: Op,
 }
@@ -107,7 +109,7 @@ impl Request {
             return Err(Some(unique));
         }
         let op = parse_op(code, node, Args(bytes)).ok_or(Some(unique))?;
-        Ok(Self { unique, node, uid, gid, op })
+        Ok(Self { unique, node, uid, gid, opcode: code, op })
     }
 }
 

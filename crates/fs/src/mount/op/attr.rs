@@ -1,23 +1,25 @@
 //! Attributes: getattr, setattr, statfs.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use remotely_proto::fs::{Attr, File, Lane, Node, Reply, Request as Ask, SetAttr, SetTime, Time, access};
 use rustix::io::Errno;
 
-use crate::mount::fs::{Fs, Opened};
+use crate::mount::fs::{Fs, Opened, lock};
 use crate::mount::fuse::{Answer, SetattrIn, attr_set};
 use crate::mount::invalidate::Invalid;
 use crate::mount::receive::unexpected;
+use crate::mount::table::{Table, UNWATCHED};
 
 impl Fs {
     pub(super) async fn getattr(self: &Arc<Self>, node: Node, file: Option<u64>) -> Result<Answer, Errno> {
-        self.refresh(node, file).await?;
-        self.with(|table| self.show_attr(table, node))
+        let attr = self.refresh(node, file).await?;
+        self.with(|table| self.show_attr(table, node, attr))
     }
 
-    /// Attributes that may be shown: those that are known, or the server's once our own writes have arrived there.
+    /// Attributes that may be shown: those that are known, or the server's once the writes so far have arrived there.
     pub(super) async fn refresh(self: &Arc<Self>, node: Node, file: Option<u64>) -> Result<Attr, Errno> {
         self.settle(node).await?;
         if let Some(attr) =
@@ -27,17 +29,47 @@ impl Fs {
         }
         let file = file.and_then(|file| self.opened(file)).map(|(file, _)| file);
         let answered = self.ask(Lane::Query, &[node], Ask::Getattr { node, file }, Bytes::new()).await?;
+        let age = answered.age();
         let Reply::Attr { attr } = answered.reply else { return unexpected() };
-        self.with(|table| table.found(node, attr.clone(), answered.seen));
-        Ok(attr)
+        self.with(|table| {
+            table.found(node, attr.clone(), age);
+            let inode = table.inode(node)?;
+            // It is written on and on: what the kernel wrote meanwhile is there for it.
+            let size = if inode.writes > 0 { attr.size.max(inode.shown_size) } else { attr.size };
+            Ok(Attr { size, ..attr })
+        })
     }
 
-    /// Waits until no write of our own to this file is under way.
+    /// Starts to look now and then at open files that nobody watches: the kernel asks only when they are opened.
+    pub(in super::super) fn look_after_unwatched(self: &Arc<Self>) {
+        let fs = Arc::clone(self);
+        tokio::spawn(async move {
+            while tokio::time::timeout(UNWATCHED, fs.ended()).await.is_err() {
+                for node in fs.unwatched() {
+                    // What is not there any more tells by itself when it is used.
+                    let _ = fs.refresh(node, None).await;
+                }
+            }
+        });
+    }
+
+    /// Open files that nobody watches and that were not looked at for a while.
+    fn unwatched(self: &Arc<Self>) -> HashSet<Node> {
+        let mut nodes: HashSet<Node> = lock(&self.files).values().map(|handle| handle.node).collect();
+        self.with(|table| {
+            nodes.retain(|node| table.inode(*node).is_ok_and(|inode| !inode.is_directory() && inode.has_expired()));
+        });
+        nodes
+    }
+
+    /// Waits until the writes of our own to this file up to now are answered.
     pub(super) async fn settle(self: &Arc<Self>, node: Node) -> Result<(), Errno> {
+        let mut until = None;
         loop {
             let event = self.with(|table| {
                 let event = table.event(node)?;
-                Ok((table.inode(node)?.writes > 0).then(|| event.notified_owned()))
+                let (sent, answered) = table.inode(node)?.sent_and_answered();
+                Ok((answered < *until.get_or_insert(sent)).then(|| event.notified_owned()))
             })?;
             match event {
                 Some(event) => event.await,
@@ -110,8 +142,8 @@ impl Fs {
                 let names = table.names(node);
                 table.invalid.extend(names.into_iter().map(|(name, _)| Invalid::Entry(node, name)));
             }
-            table.own(node, attr, answered.seen);
-            self.show_attr(table, node)
+            table.own(node, attr.clone(), answered.seen);
+            self.show_attr(table, node, attr)
         })
     }
 
@@ -121,11 +153,12 @@ impl Fs {
         Ok(Answer::statfs(&statfs))
     }
 
-    /// The answer with what is known now.
-    fn show_attr(&self, table: &mut crate::mount::table::Table, node: Node) -> Result<Answer, Errno> {
+    /// The answer: what is known now, or else these attributes.
+    fn show_attr(&self, table: &mut Table, node: Node, attr: Attr) -> Result<Answer, Errno> {
         let inode = table.inode(node)?;
-        inode.shown_size = inode.attr.size;
-        Ok(Answer::attr(&self.show.attr(&inode.attr), inode.attr_valid()))
+        let attr = inode.show(attr);
+        let valid = inode.attr_valid();
+        Ok(Answer::attr(&self.show.attr(&attr), valid))
     }
 }
 

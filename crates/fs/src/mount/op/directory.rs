@@ -8,6 +8,7 @@ use rustix::io::Errno;
 
 use crate::mount::fs::{Fs, Handle, Opened, lock};
 use crate::mount::fuse::{Answer, DirBuffer};
+use crate::mount::table::Table;
 
 impl Fs {
     pub(super) async fn opendir(self: &Arc<Self>, node: Node) -> Result<Answer, Errno> {
@@ -67,7 +68,7 @@ impl Fs {
                 let mode = inode.attr.mode;
                 let shown = self.show.attr(&inode.attr);
                 let fits = if plus && index >= 2 && inode.is_fresh() {
-                    let entry = self.show_entry(table, node, child)?;
+                    let entry = self.show_entry(table, node, name, child, None)?;
                     let fits = buffer.add(Some(Some(&entry)), shown.ino, next, mode, name);
                     if !fits {
                         table.inode(child)?.lookups -= 1;
@@ -89,12 +90,9 @@ impl Fs {
         loop {
             match self.with(|table| table.whole(dir))? {
                 None => return Ok(self.with(|table| table.names(dir))),
-                Some((true, _)) => self.list(dir, u32::MAX).await?,
-                Some((false, done)) => {
-                    let again = done.notified_owned();
-                    if self.with(|table| table.whole(dir)).is_ok_and(|step| step.is_some_and(|(first, _)| !first)) {
-                        again.await;
-                    }
+                Some(listing) => {
+                    let again = |table: &mut Table| table.whole(dir).ok().flatten();
+                    self.list(dir, listing, u32::MAX, again).await?;
                 }
             }
         }

@@ -1,6 +1,7 @@
 //! Content: read, write, fsync, and what moves or finds data.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use remotely_proto::fs::{DATA_MAX, File, Lane, Node, Reply, Request as Ask};
@@ -11,6 +12,9 @@ use crate::mount::fs::Fs;
 use crate::mount::fuse::{Answer, open_flag};
 use crate::mount::invalidate::Invalid;
 use crate::mount::receive::unexpected;
+
+/// How long content that the server promised to push is waited for before it is asked for.
+const PATIENCE: Duration = Duration::from_millis(250);
 
 impl Fs {
     pub(super) async fn read(
@@ -29,7 +33,15 @@ impl Fs {
         }
         loop {
             self.settle(node).await?;
-            if self.with(|table| Ok(table.inode(node)?.stale))? {
+            let (written, doubtful) = self.with(|table| {
+                let inode = table.inode(node)?;
+                Ok((inode.writes > 0, inode.is_doubtful()))
+            })?;
+            if written {
+                // It is written on and on: where it ends is known to the server alone.
+                return self.read_there(node, file, offset, size).await;
+            }
+            if doubtful {
                 self.refresh(node, Some(file)).await?;
             }
             let (taken, plan, event) = self.with(|table| {
@@ -57,13 +69,25 @@ impl Fs {
                 self.freed(freed);
                 return Ok(Answer::data(pieces));
             }
-            event.await;
+            if tokio::time::timeout(PATIENCE, event).await.is_err() {
+                // What the server is going to push may be behind much else.
+                self.with(|table| {
+                    if let Some(content) = &mut table.inode(node)?.content {
+                        content.despair(offset, size.into());
+                    }
+                    Ok::<_, Errno>(())
+                })?;
+            }
         }
     }
 
     /// Data goes past all caches: O_DIRECT.
     async fn read_direct(self: &Arc<Self>, node: Node, file: u64, offset: u64, size: u32) -> Result<Answer, Errno> {
         self.settle(node).await?;
+        self.read_there(node, file, offset, size).await
+    }
+
+    async fn read_there(self: &Arc<Self>, node: Node, file: u64, offset: u64, size: u32) -> Result<Answer, Errno> {
         let file = self.open_there(file).await.ok().filter(|_| self.is_readable(file));
         let len = size.min(DATA_MAX as u32);
         let answered = self.ask(Lane::Query, &[node], Ask::Read { node, file, offset, len }, Bytes::new()).await?;
@@ -81,9 +105,16 @@ impl Fs {
         let kept = self.with(|table| {
             let mut torn = false;
             let inode = table.inode(node).ok()?;
-            let known = inode.attr.stamp();
+            let (known, noticed) = (inode.attr.stamp(), inode.noticed);
             let quiet = inode.writes == 0 && !inode.stale;
             let kept = match &mut inode.content {
+                // News of it have come since this was read: it may be older.
+                Some(current)
+                    if current.id == content && answered.as_ref().is_ok_and(|answered| answered.seen < noticed) =>
+                {
+                    current.forget(ask);
+                    Vec::new()
+                }
                 Some(current) if current.id == content => match answered {
                     Ok(answered) => match answered.reply {
                         Reply::Data { stamp } => {

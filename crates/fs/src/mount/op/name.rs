@@ -7,10 +7,10 @@ use remotely_proto::ByteVec;
 use remotely_proto::fs::{Attr, Entry, Lane, Make, NAME_MAX, Node, Reply, Request as Ask, access};
 use rustix::io::Errno;
 
-use crate::mount::fs::{Fs, Opened};
+use crate::mount::fs::{Fs, Opened, errno_of};
 use crate::mount::fuse::{Answer, EntryOut};
 use crate::mount::receive::unexpected;
-use crate::mount::table::{Name, Table};
+use crate::mount::table::{Age, Listing, Name, Table};
 
 /// Directories with more names than this are asked name by name.
 const LIST_MAX: u32 = 20_000;
@@ -24,28 +24,28 @@ impl Fs {
         loop {
             match self.with(|table| table.name(parent, &name))? {
                 Name::Is(node) => {
-                    let known = self.with(|table| self.show_known(table, parent, node))?;
+                    let known = self.with(|table| self.show_known(table, parent, &name, node))?;
                     if let Some(answer) = known {
                         return Ok(answer);
                     }
                     match self.refresh(node, None).await {
-                        Ok(_) => {
-                            if let Some(answer) = self.with(|table| self.show_known(table, parent, node))? {
-                                return Ok(answer);
-                            }
+                        Ok(attr) => {
+                            return self.with(|table| {
+                                self.show_entry(table, parent, &name, node, Some(attr)).map(|e| Answer::entry(&e))
+                            });
                         }
                         // It went while we asked: its directory is asked again.
                         Err(Errno::STALE | Errno::NOENT) => self.with(|table| table.forget_directory(parent, 0)),
                         Err(errno) => return Err(errno),
                     }
                 }
-                Name::Absent => return Ok(self.with(|table| Answer::absent(table.name_valid(parent)))),
-                Name::List { first: true, .. } => self.list(parent, LIST_MAX).await?,
-                Name::List { first: false, done } => {
-                    let again = done.notified_owned();
-                    if matches!(self.with(|table| table.name(parent, &name))?, Name::List { first: false, .. }) {
-                        again.await;
-                    }
+                Name::Absent => return Ok(self.with(|table| Answer::absent(table.name_valid(parent, &name, None)))),
+                Name::List(listing) => {
+                    let again = |table: &mut Table| match table.name(parent, &name) {
+                        Ok(Name::List(listing)) => Some(listing),
+                        _ => None,
+                    };
+                    self.list(parent, listing, LIST_MAX, again).await?;
                 }
                 Name::Ask => return self.look_single(parent, name).await,
             }
@@ -55,58 +55,93 @@ impl Fs {
     /// Asks for one name, in a directory that is too large to be known or that cannot be read.
     async fn look_single(self: &Arc<Self>, parent: Node, name: ByteVec) -> Result<Answer, Errno> {
         let request = Ask::Lookup { parent, name: name.clone() };
-        match self.ask(Lane::Query, &[parent], request, Bytes::new()).await {
-            Ok(answered) => {
-                let Reply::Found { entry, .. } = answered.reply else { return unexpected() };
-                self.with(|table| {
-                    let node = table.learn(parent, entry, answered.seen);
-                    self.show_entry(table, parent, node).map(|entry| Answer::entry(&entry))
-                })
-            }
-            Err(Errno::NOENT) => Ok(self.with(|table| {
-                table.absent(parent, name);
-                Answer::absent(table.name_valid(parent))
-            })),
-            Err(errno) => Err(errno),
+        let answered = self.ask_for_any(Lane::Query, &[parent], request, Bytes::new(), |_| {}).await?;
+        let age = answered.age();
+        match answered.reply {
+            Reply::Found { entry, .. } => self.with(|table| {
+                let attr = entry.attr.clone();
+                let node = table.learn(parent, entry, age);
+                self.show_entry(table, parent, &name, node, Some(attr)).map(|entry| Answer::entry(&entry))
+            }),
+            Reply::Failed { errno } => match errno_of(errno) {
+                Errno::NOENT => Ok(self.with(|table| {
+                    table.absent(parent, name.clone(), age.seen);
+                    Answer::absent(table.name_valid(parent, &name, None))
+                })),
+                errno => Err(errno),
+            },
+            _ => unexpected(),
         }
     }
 
-    /// Fetches a directory. Whoever called this was told to by the table.
-    pub(super) async fn list(self: &Arc<Self>, dir: Node, limit: u32) -> Result<(), Errno> {
+    /// Fetches a directory, or waits until somebody else has; `again` tells what is still to be done by then.
+    pub(super) async fn list(
+        self: &Arc<Self>,
+        dir: Node,
+        listing: Listing,
+        limit: u32,
+        again: impl FnOnce(&mut Table) -> Option<Listing>,
+    ) -> Result<(), Errno> {
+        let number = match listing.first {
+            Some(number) => number,
+            None => {
+                // Heard from now on; and it may have been over before.
+                let done = listing.done.notified_owned();
+                match self.with(again) {
+                    Some(Listing { first: Some(number), .. }) => number,
+                    Some(Listing { first: None, .. }) => {
+                        done.await;
+                        return Ok(());
+                    }
+                    None => return Ok(()),
+                }
+            }
+        };
         let answered = self.ask(Lane::Query, &[dir], Ask::List { dir, limit }, Bytes::new()).await;
         let failed = match answered {
-            Ok(answered) => match answered.reply {
-                Reply::Listing { entries, truncated, watched, .. } => {
-                    self.with(|table| table.listed(dir, entries, answered.seen, watched, truncated));
-                    return Ok(());
+            Ok(answered) => {
+                let age = answered.age();
+                match answered.reply {
+                    Reply::Listing { entries, truncated, watched, .. } => {
+                        self.with(|table| table.listed(dir, number, entries, age, watched, truncated));
+                        return Ok(());
+                    }
+                    _ => Errno::PROTO,
                 }
-                _ => Errno::PROTO,
-            },
+            }
             Err(errno) => errno,
         };
         // A directory that may be searched but not read.
         let single = failed == Errno::ACCESS;
-        self.with(|table| table.list_failed(dir, single));
+        self.with(|table| table.list_failed(dir, number, single));
         if single { Ok(()) } else { Err(failed) }
     }
 
     /// The answer to a lookup, if the attributes may be shown. Those of a directory may be old: the kernel asks again
     /// before it shows them.
-    fn show_known(&self, table: &mut Table, parent: Node, node: Node) -> Result<Option<Answer>, Errno> {
+    fn show_known(&self, table: &mut Table, parent: Node, name: &[u8], node: Node) -> Result<Option<Answer>, Errno> {
         let inode = table.inode(node)?;
         if !inode.is_fresh() && !inode.is_directory() {
             return Ok(None);
         }
-        self.show_entry(table, parent, node).map(|entry| Some(Answer::entry(&entry)))
+        self.show_entry(table, parent, name, node, None).map(|entry| Some(Answer::entry(&entry)))
     }
 
-    /// What the kernel is told of a name; counts as one lookup.
-    pub(super) fn show_entry(&self, table: &mut Table, parent: Node, node: Node) -> Result<EntryOut, Errno> {
-        let entry_valid = table.name_valid(parent);
+    /// What the kernel is told of a name; counts as one lookup. `told` are attributes that the server has just told.
+    pub(super) fn show_entry(
+        &self,
+        table: &mut Table,
+        parent: Node,
+        name: &[u8],
+        node: Node,
+        told: Option<Attr>,
+    ) -> Result<EntryOut, Errno> {
+        let entry_valid = table.name_valid(parent, name, Some(node));
         let inode = table.inode(node)?;
         inode.lookups += 1;
-        inode.shown_size = inode.attr.size;
-        Ok(EntryOut { node: node.0, entry_valid, attr_valid: inode.attr_valid(), attr: self.show.attr(&inode.attr) })
+        let told = told.unwrap_or_else(|| inode.attr.clone());
+        let shown = inode.show(told);
+        Ok(EntryOut { node: node.0, entry_valid, attr_valid: inode.attr_valid(), attr: self.show.attr(&shown) })
     }
 
     pub(super) async fn readlink(self: &Arc<Self>, node: Node) -> Result<Answer, Errno> {
@@ -164,8 +199,9 @@ impl Fs {
         let answered = self.ask(Lane::Change, &[make.parent], request, Bytes::new()).await?;
         let Reply::Found { entry, parent: directory } = answered.reply else { return unexpected() };
         self.with(|table| {
+            let attr = entry.attr.clone();
             let node = table.made(make.parent, entry, directory, answered.seen, make.node);
-            self.show_entry(table, make.parent, node).map(|entry| Answer::entry(&entry))
+            self.show_entry(table, make.parent, &make.name, node, Some(attr)).map(|entry| Answer::entry(&entry))
         })
     }
 
@@ -176,11 +212,11 @@ impl Fs {
         let answered = self.ask(Lane::Change, &[node, parent], request, Bytes::new()).await?;
         let Reply::Found { entry, parent: directory } = answered.reply else { return unexpected() };
         self.with(|table| {
-            let attr = entry.attr.clone();
-            let node = table.learn(parent, entry, answered.seen);
-            table.own(node, attr, answered.seen);
+            let (name, attr) = (entry.name.clone(), entry.attr.clone());
+            let node = table.learn(parent, entry, Age::latest(answered.seen));
+            table.own(node, attr.clone(), answered.seen);
             table.parent_changed(parent, directory, answered.seen);
-            self.show_entry(table, parent, node).map(|entry| Answer::entry(&entry))
+            self.show_entry(table, parent, &name, node, Some(attr)).map(|entry| Answer::entry(&entry))
         })
     }
 
@@ -198,7 +234,7 @@ impl Fs {
             if let Some(node) = table.known_name(parent, &name) {
                 table.stale_links(node);
             }
-            table.absent(parent, name);
+            table.absent(parent, name, answered.seen);
             table.parent_changed(parent, directory, answered.seen);
         });
         Ok(Answer::done())
@@ -249,9 +285,10 @@ impl Fs {
         seen: u64,
     ) -> Result<(Node, EntryOut), Errno> {
         self.with(|table| {
+            let attr = entry.attr.clone();
             let node = table.made(make.parent, entry, directory, seen, make.node);
             table.inode(node)?.opens += 1;
-            let entry = self.show_entry(table, make.parent, node)?;
+            let entry = self.show_entry(table, make.parent, &make.name, node, Some(attr))?;
             Ok((node, entry))
         })
     }

@@ -15,7 +15,7 @@ use crate::mount::partial::Partial;
 
 /// The kernel keeps what is watched until it is told otherwise.
 const FOREVER: Duration = Duration::from_secs(365 * 86_400);
-pub(super) const UNWATCHED: Duration = Duration::from_millis(UNWATCHED_MS);
+pub(in super::super) const UNWATCHED: Duration = Duration::from_millis(UNWATCHED_MS);
 
 /// Granules of a file whose use is noted: 128 GiB.
 const USED_MAX: u64 = 1 << 20;
@@ -40,6 +40,8 @@ pub(in super::super) struct Inode {
     pub(in super::super) opens: u32,
     /// Writes that the server has not answered.
     pub(in super::super) writes: u32,
+    /// Writes so far.
+    sent: u64,
     /// Bytes written since a descriptor of it was last closed.
     pub(in super::super) unreported: u64,
     /// A write that failed after its caller had gone on.
@@ -50,6 +52,11 @@ pub(in super::super) struct Inode {
     pub(in super::super) locked: bool,
     /// Number of the last notice about it.
     pub(in super::super) noticed: u64,
+    /// When a change of our own to it was last answered: see `Age`.
+    pub(super) answered: u64,
+    /// The attributes are those after a change of our own: what somebody else did to the content just before shows in
+    /// nothing but a notice.
+    pub(super) by_us: bool,
     pub(in super::super) event: Option<Arc<Notify>>,
     pub(in super::super) directory: Option<Box<Directory>>,
     pub(in super::super) content: Option<Box<Content>>,
@@ -75,10 +82,13 @@ impl Inode {
             bound: 0,
             opens: 0,
             writes: 0,
+            sent: 0,
             unreported: 0,
             error: None,
             locked: false,
             noticed: 0,
+            answered: 0,
+            by_us: false,
             event: None,
             directory: None,
             content: None,
@@ -105,6 +115,7 @@ impl Inode {
     /// We write this. Call before the size counts as shown.
     pub(in super::super) fn wrote(&mut self, offset: u64, data: &[u8]) {
         self.content = None;
+        self.sent += 1;
         self.written = true;
         self.unreported += data.len() as u64;
         self.partial.wrote(offset, data, self.shown_size);
@@ -142,9 +153,33 @@ impl Inode {
         self.partial.read(offset, len, self.shown_size)
     }
 
+    /// Writes so far, and how many of them the server has answered; it does so in order.
+    pub(in super::super) fn sent_and_answered(&self) -> (u64, u64) {
+        (self.sent, self.sent - u64::from(self.writes))
+    }
+
+    /// The attributes may be too old for what is read to be theirs.
+    pub(in super::super) fn is_doubtful(&self) -> bool {
+        self.stale || self.has_expired()
+    }
+
+    /// Nobody watches it, and it has not been looked at for a while.
+    pub(in super::super) fn has_expired(&self) -> bool {
+        self.expires.is_some_and(|at| at <= Instant::now())
+    }
+
     /// The attributes may be shown as they are.
     pub(in super::super) fn is_fresh(&self) -> bool {
-        !self.stale && self.writes == 0 && self.expires.is_none_or(|at| at > Instant::now())
+        !self.is_doubtful() && self.writes == 0
+    }
+
+    /// What the kernel is shown: the attributes that are known, or these, which the server has just told.
+    pub(in super::super) fn show(&mut self, told: Attr) -> Attr {
+        let shown = if self.is_fresh() { self.attr.clone() } else { told };
+        if self.writes == 0 {
+            self.shown_size = shown.size;
+        }
+        shown
     }
 
     /// How long the kernel may keep the attributes.

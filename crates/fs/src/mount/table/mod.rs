@@ -13,13 +13,38 @@ use remotely_proto::fs::{Attr, Binding, Entry, Lane, Node, Time, UsedFile};
 use rustix::io::Errno;
 use tokio::sync::Notify;
 
-pub(super) use self::inode::Inode;
+pub(super) use self::inode::{Inode, UNWATCHED};
 use self::name::Known;
-pub(super) use self::name::Name;
+pub(super) use self::name::{Listing, Name};
 use super::invalidate::Invalid;
+
+/// How old an answer is. What comes over three lanes may overtake each other.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Age {
+    /// It is not older than the notice with this number.
+    pub(super) seen: u64,
+    /// It is not older than the changes of our own that had been answered by then, as the table counts them.
+    pub(super) asked: u64,
+}
+
+impl Age {
+    /// Of a notice, or of an answer to a change: nothing of our own is later.
+    pub(super) fn latest(seen: u64) -> Self {
+        Self { seen, asked: u64::MAX }
+    }
+
+    /// Of what nobody asked for.
+    pub(super) fn pushed(seen: u64) -> Self {
+        Self { seen, asked: 0 }
+    }
+}
 
 /// All inodes that were heard of and not forgotten.
 pub(super) struct Table {
+    /// Changes of our own that were answered.
+    pub(super) answered: u64,
+    /// Number of the last notice that events were lost: what was seen before counts for nothing.
+    lost: u64,
     inodes: HashMap<Node, Inode>,
     identities: HashMap<(u64, u64), Node>,
     next: u64,
@@ -36,6 +61,8 @@ impl Table {
         inode.bound = !0;
         inode.lookups = 1;
         Self {
+            answered: 0,
+            lost: 0,
             inodes: HashMap::from([(Node::ROOT, inode)]),
             identities: HashMap::from([((root.dev, root.ino), Node::ROOT)]),
             next: Node::ROOT.0 + 1,
@@ -76,6 +103,9 @@ impl Table {
 
     /// A directory got or lost a name by our own doing: times, size and links of it are these now, or must be asked for.
     pub(super) fn parent_changed(&mut self, parent: Node, attr: Option<Attr>, seen: u64) {
+        if let Some(directory) = self.inodes.get_mut(&parent).and_then(|inode| inode.directory.as_mut()) {
+            directory.changed = true;
+        }
         match attr {
             Some(attr) => self.own(parent, attr, seen),
             None => {
@@ -89,7 +119,10 @@ impl Table {
     /// Attributes after an operation of our own: content that the kernel has is still right.
     pub(super) fn own(&mut self, node: Node, attr: Attr, seen: u64) {
         let Some(inode) = self.inodes.get_mut(&node) else { return };
-        if seen < inode.noticed || inode.writes > 0 {
+        self.answered += 1;
+        inode.answered = self.answered;
+        inode.by_us = true;
+        if seen < inode.noticed.max(self.lost) || inode.writes > 0 {
             inode.stale = true;
             return;
         }
@@ -103,12 +136,13 @@ impl Table {
     }
 
     /// Attributes as they were found: what differs in content was somebody else's doing.
-    pub(super) fn found(&mut self, node: Node, attr: Attr, seen: u64) {
+    pub(super) fn found(&mut self, node: Node, attr: Attr, age: Age) {
         let Some(inode) = self.inodes.get_mut(&node) else { return };
-        if seen < inode.noticed || inode.writes > 0 {
+        if age.seen < inode.noticed.max(self.lost) || age.asked < inode.answered || inode.writes > 0 {
             inode.stale = true;
             return;
         }
+        inode.by_us = false;
         let before = &inode.attr;
         let regular = attr.mode & libc::S_IFMT == libc::S_IFREG;
         let content = before.size != attr.size || before.mtime != attr.mtime;
@@ -131,7 +165,7 @@ impl Table {
     /// A notice: somebody else changed what is under this name.
     pub(super) fn changed(&mut self, dir: Node, name: ByteVec, entry: Option<Entry>, number: u64) {
         let Some(directory) = self.inodes.get_mut(&dir).and_then(|inode| inode.directory.as_mut()) else { return };
-        directory.noticed = number;
+        directory.noticed = directory.noticed.max(number);
         if directory.state == Known::Asked {
             directory.meanwhile.push((number, name.clone(), entry.clone()));
         }
@@ -140,13 +174,13 @@ impl Table {
             let stamp = entry.attr.stamp();
             let known = self.same(&entry.attr).and_then(|node| self.inodes.get_mut(&node).map(|inode| (node, inode)));
             if let Some((node, inode)) = known
-                && inode.attr.stamp() != stamp
+                && (inode.attr.stamp() != stamp || inode.by_us)
             {
                 // Even with writes of our own under way: what is told here was not one of them.
                 inode.drop_content();
                 self.invalid.push(Invalid::Inode(node));
             }
-            let node = self.learn_inode(dir, entry, number);
+            let node = self.learn_inode(dir, entry, Age::latest(number));
             if let Some(inode) = self.inodes.get_mut(&node) {
                 inode.noticed = number;
             }
@@ -162,7 +196,8 @@ impl Table {
     /// A notice: nothing that was known of a directory and what is in it may be shown any more.
     pub(super) fn forget_directory(&mut self, dir: Node, number: u64) {
         let Some(directory) = self.inodes.get_mut(&dir).and_then(|inode| inode.directory.as_mut()) else { return };
-        directory.noticed = number;
+        directory.noticed = directory.noticed.max(number);
+        directory.forgotten = directory.forgotten.max(number);
         if directory.state != Known::Asked {
             directory.state = Known::Nothing;
         }
@@ -170,7 +205,7 @@ impl Table {
             self.invalid.push(Invalid::Entry(dir, name.into()));
             if let Some(node) = node {
                 if let Some(inode) = self.inodes.get_mut(&node) {
-                    inode.noticed = number;
+                    inode.noticed = inode.noticed.max(number);
                     inode.drop_content();
                     self.invalid.push(Invalid::Inode(node));
                 }
@@ -183,6 +218,7 @@ impl Table {
 
     /// A notice: events were lost.
     pub(super) fn forget_all(&mut self, number: u64) {
+        self.lost = number;
         let dirs: Vec<Node> =
             self.inodes.iter().filter(|(_, inode)| inode.directory.is_some()).map(|(&node, _)| node).collect();
         for dir in dirs {
@@ -274,7 +310,7 @@ impl Table {
         (born && known.mode & libc::S_IFMT == attr.mode & libc::S_IFMT).then_some(node)
     }
 
-    fn learn_inode(&mut self, parent: Node, entry: Entry, seen: u64) -> Node {
+    fn learn_inode(&mut self, parent: Node, entry: Entry, age: Age) -> Node {
         let Some(node) = self.same(&entry.attr) else {
             let node = self.fresh();
             self.insert(node, parent, &entry, 0);
@@ -294,7 +330,7 @@ impl Table {
                 }
             }
         }
-        self.found(node, entry.attr, seen);
+        self.found(node, entry.attr, age);
         node
     }
 
@@ -306,3 +342,7 @@ impl Table {
         self.inodes.insert(node, inode);
     }
 }
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

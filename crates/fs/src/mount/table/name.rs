@@ -9,8 +9,8 @@ use remotely_proto::fs::{Attr, Entry, Node};
 use rustix::io::Errno;
 use tokio::sync::Notify;
 
-use super::Table;
 use super::inode::{UNWATCHED, remaining};
+use super::{Age, Table};
 use crate::mount::invalidate::Invalid;
 
 /// The names in a directory.
@@ -19,7 +19,14 @@ pub(in super::super) struct Directory {
     pub(super) state: Known,
     pub(super) names: HashMap<Vec<u8>, Option<Node>>,
     pub(super) expires: Option<Instant>,
+    /// Number of the last notice about it.
     pub(super) noticed: u64,
+    /// Number of the last notice that told to forget it.
+    pub(super) forgotten: u64,
+    /// We have changed names in it: what is pushed may be older.
+    pub(super) changed: bool,
+    /// How often it was asked for: an answer to another question than the last does not count.
+    asked: u64,
     /// Notices that arrived while the listing was under way, to be laid over it.
     pub(super) meanwhile: Vec<(u64, ByteVec, Option<Entry>)>,
     /// Names that we changed ourselves while the listing was under way: it may be older.
@@ -45,10 +52,18 @@ pub(in super::super) enum Name {
     Is(Node),
     /// It is not there.
     Absent,
-    /// The directory must be listed first; the event tells when that is over. `first` is for whoever must ask.
-    List { first: bool, done: Arc<Notify> },
+    /// The directory must be listed first.
+    List(Listing),
     /// This name must be asked for.
     Ask,
+}
+
+/// A listing that has to come first.
+pub(in super::super) struct Listing {
+    /// For whoever must ask for it: under this number.
+    pub(in super::super) first: Option<u64>,
+    /// Tells when it is over.
+    pub(in super::super) done: Arc<Notify>,
 }
 
 impl Table {
@@ -67,27 +82,21 @@ impl Table {
                 Name::Absent
             }
             (None, Known::Single) => Name::Ask,
-            (None, Known::Asked) => Name::List { first: false, done: event },
-            (None, Known::Nothing) => {
-                directory.ask();
-                Name::List { first: true, done: event }
-            }
+            (None, Known::Asked) => Name::List(Listing { first: None, done: event }),
+            (None, Known::Nothing) => Name::List(Listing { first: Some(directory.ask()), done: event }),
         })
     }
 
     /// Like [`name`](Self::name) for all names at once: `None` if the directory is known as a whole.
-    pub(in super::super) fn whole(&mut self, dir: Node) -> Result<Option<(bool, Arc<Notify>)>, Errno> {
+    pub(in super::super) fn whole(&mut self, dir: Node) -> Result<Option<Listing>, Errno> {
         let inode = self.inode(dir)?;
         let event = inode.event.get_or_insert_default().clone();
         let directory = inode.directory.get_or_insert_default();
         directory.expire();
         Ok(match directory.state {
             Known::Whole => None,
-            Known::Asked => Some((false, event)),
-            Known::Nothing | Known::Single => {
-                directory.ask();
-                Some((true, event))
-            }
+            Known::Asked => Some(Listing { first: None, done: event }),
+            Known::Nothing | Known::Single => Some(Listing { first: Some(directory.ask()), done: event }),
         })
     }
 
@@ -100,15 +109,18 @@ impl Table {
         directory.names.clear();
     }
 
-    /// A listing that comes unasked would be news.
-    pub(in super::super) fn wants_push(&self, dir: Node) -> bool {
-        self.inodes.get(&dir).is_some_and(|inode| inode.directory.as_ref().is_none_or(|dir| dir.state != Known::Whole))
+    /// A listing that comes unasked would be news, and right.
+    fn wants_push(&self, dir: Node) -> bool {
+        let known = |dir: &Directory| dir.state == Known::Whole || dir.changed;
+        self.inodes.get(&dir).is_some_and(|inode| !inode.directory.as_ref().is_some_and(|dir| known(dir)))
     }
 
-    /// How long the kernel may keep a name of this directory, or that it is not there.
-    pub(in super::super) fn name_valid(&self, parent: Node) -> Duration {
-        let expires = self.inodes.get(&parent).and_then(|inode| inode.directory.as_ref()).and_then(|dir| dir.expires);
-        remaining(expires)
+    /// How long the kernel may keep that this name names `node`, or that it is not there. Not at all if that is not what is
+    /// known here.
+    pub(in super::super) fn name_valid(&self, parent: Node, name: &[u8], node: Option<Node>) -> Duration {
+        let directory = self.inodes.get(&parent).and_then(|inode| inode.directory.as_ref());
+        let known = directory.filter(|directory| directory.names.get(name) == Some(&node));
+        known.map_or(Duration::ZERO, |directory| remaining(directory.expires))
     }
 
     /// The names of a directory, for reading it.
@@ -119,17 +131,47 @@ impl Table {
         directory.names.iter().filter_map(|(name, node)| Some((name.clone().into(), (*node)?))).collect()
     }
 
-    /// Takes in a listing that is complete (or as far as it came, if `truncated`).
+    /// Takes in a listing that nobody asked for, if it is of use.
+    pub(in super::super) fn pushed(&mut self, dir: Node, entries: Vec<Entry>, seen: u64, watched: bool) {
+        if self.wants_push(dir) {
+            self.take_listing(dir, entries, Age::pushed(seen), watched, false);
+        }
+    }
+
+    /// Takes in the listing that was asked for under this number: complete, or as far as it came, if `truncated`.
     pub(in super::super) fn listed(
         &mut self,
         dir: Node,
+        number: u64,
         entries: Vec<Entry>,
-        seen: u64,
+        age: Age,
         watched: bool,
         truncated: bool,
     ) {
+        if self.is_asked(dir, number) {
+            self.take_listing(dir, entries, age, watched, truncated);
+        }
+        self.wake(dir);
+    }
+
+    /// This question is the last one, and it is still open.
+    fn is_asked(&self, dir: Node, number: u64) -> bool {
+        let directory = self.inodes.get(&dir).and_then(|inode| inode.directory.as_ref());
+        directory.is_some_and(|directory| directory.state == Known::Asked && directory.asked == number)
+    }
+
+    fn take_listing(&mut self, dir: Node, entries: Vec<Entry>, age: Age, watched: bool, truncated: bool) {
+        let lost = self.lost;
+        let Some(directory) = self.inodes.get_mut(&dir).map(|inode| inode.directory.get_or_insert_default()) else {
+            return;
+        };
+        if age.seen < directory.forgotten.max(lost) {
+            // Older than the news that it must be asked for anew: whoever waits does that.
+            directory.state = Known::Nothing;
+            return self.wake(dir);
+        }
         let mut now: HashMap<Vec<u8>, Option<Node>> =
-            entries.into_iter().map(|entry| (entry.name.to_vec(), Some(self.learn_inode(dir, entry, seen)))).collect();
+            entries.into_iter().map(|entry| (entry.name.to_vec(), Some(self.learn_inode(dir, entry, age)))).collect();
         let Some(directory) = self.inodes.get_mut(&dir).map(|inode| inode.directory.get_or_insert_default()) else {
             return;
         };
@@ -158,7 +200,7 @@ impl Table {
         added.into_iter().for_each(|node| self.name_added(node));
         dropped.into_iter().for_each(|node| self.name_dropped(node));
         for (number, name, entry) in meanwhile {
-            if number > seen {
+            if number > age.seen {
                 self.changed(dir, name, entry, number);
             }
         }
@@ -166,8 +208,10 @@ impl Table {
     }
 
     /// A listing failed: names are asked for singly if the directory only cannot be read.
-    pub(in super::super) fn list_failed(&mut self, dir: Node, single: bool) {
-        if let Some(directory) = self.inodes.get_mut(&dir).and_then(|inode| inode.directory.as_mut()) {
+    pub(in super::super) fn list_failed(&mut self, dir: Node, number: u64, single: bool) {
+        if self.is_asked(dir, number)
+            && let Some(directory) = self.inodes.get_mut(&dir).and_then(|inode| inode.directory.as_mut())
+        {
             directory.state = if single { Known::Single } else { Known::Nothing };
             directory.expires = single.then(|| Instant::now() + UNWATCHED);
         }
@@ -175,16 +219,27 @@ impl Table {
     }
 
     /// Takes in an answer about one name, and says what it names.
-    pub(in super::super) fn learn(&mut self, parent: Node, entry: Entry, seen: u64) -> Node {
+    pub(in super::super) fn learn(&mut self, parent: Node, entry: Entry, age: Age) -> Node {
         let name = entry.name.clone();
-        let node = self.learn_inode(parent, entry, seen);
-        self.set_name(parent, name, Some(node));
+        let node = self.learn_inode(parent, entry, age);
+        self.answer_name(parent, name, Some(node), age.seen);
         node
     }
 
     /// Takes in that a name is not there (any more).
-    pub(in super::super) fn absent(&mut self, parent: Node, name: ByteVec) {
-        self.set_name(parent, name, None);
+    pub(in super::super) fn absent(&mut self, parent: Node, name: ByteVec, seen: u64) {
+        self.answer_name(parent, name, None, seen);
+    }
+
+    /// Takes in what a name names. If there was news of the directory since, that may have been about this name.
+    fn answer_name(&mut self, parent: Node, name: ByteVec, node: Option<Node>, seen: u64) {
+        let directory = self.inodes.get(&parent).and_then(|inode| inode.directory.as_ref());
+        let crossed = seen < directory.map_or(0, |directory| directory.noticed).max(self.lost);
+        if !crossed {
+            self.set_name(parent, name, node);
+        } else if directory.and_then(|directory| directory.names.get(&**name)) != Some(&node) {
+            self.unset_name(parent, &name);
+        }
     }
 
     /// An inode that we made under `node` became known: the server has it bound.
@@ -200,7 +255,7 @@ impl Table {
         if known.is_none() {
             self.insert(node, parent, &entry, !0);
         }
-        let learnt = self.learn(parent, entry, seen);
+        let learnt = self.learn(parent, entry, Age::latest(seen));
         if learnt != node {
             self.forgotten.push(node);
         }
@@ -308,10 +363,12 @@ impl Table {
 }
 
 impl Directory {
-    pub(super) fn ask(&mut self) {
+    fn ask(&mut self) -> u64 {
         self.state = Known::Asked;
+        self.asked += 1;
         self.meanwhile.clear();
         self.touched.clear();
+        self.asked
     }
 
     pub(super) fn expire(&mut self) {
