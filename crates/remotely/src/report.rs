@@ -39,14 +39,24 @@ pub fn note(text: &str) {
     stderr::write(format!("remotely: {text}\n").as_bytes());
 }
 
-fn message(error: &dyn Error, hint: Option<&str>) -> String {
-    let mut text = format!("remotely: {error}");
+/// The same for a thread that must not be kept: lost if it is not taken soon.
+pub fn note_now(text: &str) {
+    stderr::write_now(format!("remotely: {text}\n").as_bytes());
+}
+
+/// What happened, and why, and why that.
+pub fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
         let _ = write!(text, ": {error}");
         cause = error.source();
     }
-    text.push('\n');
+    text
+}
+
+fn message(error: &dyn Error, hint: Option<&str>) -> String {
+    let mut text = format!("remotely: {}\n", chain(error));
     if let Some(hint) = hint {
         let _ = writeln!(text, "hint: {hint}");
     }

@@ -1,6 +1,7 @@
-//! Our standard error, for messages of ours and of the transport: also right while the terminal is in raw mode, and
-//! never in the way (what cannot be written is lost). Used wherever the user is told something during a run.
+//! Our standard error, for messages of ours and of the transport: also right while the terminal is in raw mode. Used wherever
+//! the user is told something.
 
+use std::borrow::Cow;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError, TryLockError};
@@ -13,6 +14,9 @@ use crate::run::terminal;
 
 /// The terminal on which a line stands that is no message, and goes before the next one.
 static LINE: Mutex<Option<Arc<OwnedFd>>> = Mutex::new(None);
+
+/// How long somebody who reads no more may keep [`write_now`].
+const WRITE_WITHIN: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
 
 /// How long a terminal that takes nothing at the moment may keep us from removing the line.
 const REMOVE_WITHIN: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
@@ -55,15 +59,26 @@ fn put(screen: &OwnedFd, text: &str) -> rustix::io::Result<()> {
     rustix::io::retry_on_intr(|| rustix::io::write(screen, text.as_bytes())).map(drop)
 }
 
-/// Writes all of it.
+/// Writes all of it, however slowly it is read.
 pub fn write(bytes: &[u8]) {
-    let mut line = LINE.lock().unwrap_or_else(PoisonError::into_inner);
-    remove(&mut line);
-    let stderr = rustix::stdio::stderr();
-    // A terminal in raw mode does not return the carriage by itself.
-    let raw = rustix::termios::tcgetattr(stderr).is_ok_and(|modes| !modes.output_modes.contains(OutputModes::OPOST));
-    if !raw {
-        return write_all(stderr, bytes);
+    remove(&mut LINE.lock().unwrap_or_else(PoisonError::into_inner));
+    write_all(rustix::stdio::stderr(), &cooked(bytes), None);
+}
+
+/// Writes it for a thread that must not be kept: what is not taken soon is lost.
+pub fn write_now(bytes: &[u8]) {
+    clear();
+    write_all(rustix::stdio::stderr(), &cooked(bytes), Some(&WRITE_WITHIN));
+}
+
+/// As the terminal wants it: in raw mode it does not return the carriage by itself.
+fn cooked(bytes: &[u8]) -> Cow<'_, [u8]> {
+    let modes = rustix::termios::tcgetattr(rustix::stdio::stderr());
+    if modes.is_ok_and(|modes| modes.output_modes.contains(OutputModes::OPOST)) {
+        return bytes.into();
+    }
+    if !rustix::termios::isatty(rustix::stdio::stderr()) {
+        return bytes.into();
     }
     let mut text = Vec::with_capacity(bytes.len() + 16);
     for &byte in bytes {
@@ -72,16 +87,16 @@ pub fn write(bytes: &[u8]) {
         }
         text.push(byte);
     }
-    write_all(stderr, &text);
+    text.into()
 }
 
-/// As a writer, for the log.
+/// As a writer, for the log, which keeps nobody.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Stderr;
 
 impl io::Write for Stderr {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        write(bytes);
+        write_now(bytes);
         Ok(bytes.len())
     }
 
@@ -90,16 +105,39 @@ impl io::Write for Stderr {
     }
 }
 
-fn write_all(fd: BorrowedFd<'_>, mut bytes: &[u8]) {
+/// `within` is how long it may take nothing at all; without it, for ever.
+fn write_all(fd: BorrowedFd<'_>, mut bytes: &[u8], within: Option<&Timespec>) {
     while !bytes.is_empty() {
-        match rustix::io::write(fd, bytes) {
-            Ok(n) => bytes = &bytes[n..],
-            Err(rustix::io::Errno::INTR) => {}
-            // Another program may have made the shared description non-blocking.
-            Err(rustix::io::Errno::AGAIN) => {
-                let _ = rustix::event::poll(&mut [PollFd::new(&fd, PollFlags::OUT)], None);
-            }
+        // Also a description that somebody else has made non-blocking is waited for.
+        match rustix::event::poll(&mut [PollFd::new(&fd, PollFlags::OUT)], within) {
+            Ok(0) => return,
+            Ok(_) | Err(Errno::INTR) => {}
             Err(_) => return,
         }
+        // A pipe that has room takes so much without blocking.
+        let piece = &bytes[..bytes.len().min(if within.is_some() { libc::PIPE_BUF } else { bytes.len() })];
+        match rustix::io::write(fd, piece) {
+            Ok(n) => bytes = &bytes[n..],
+            Err(Errno::INTR | Errno::AGAIN) => {}
+            Err(_) => return,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    #[test]
+    fn a_full_pipe_keeps_nobody_who_must_go_on() {
+        let (read, write) = rustix::pipe::pipe().unwrap();
+        let size = rustix::pipe::fcntl_getpipe_size(&write).unwrap();
+        write_all(write.as_fd(), &vec![b'x'; size + 10_000], Some(&WRITE_WITHIN));
+        drop(write);
+        let mut taken = Vec::new();
+        io::Read::read_to_end(&mut std::fs::File::from(read), &mut taken).unwrap();
+        assert_eq!(taken.len(), size);
     }
 }

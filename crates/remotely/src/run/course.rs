@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 
 use super::fetching::Fetching;
 use super::flow::Flow;
-use super::outcome::{Ended, Ending, Known, RunError};
+use super::outcome::{self, Ended, Ending, Known, RunError};
 use super::signal;
 use super::streams::Relays;
 use super::terminal::{self, Terminal};
@@ -181,10 +181,14 @@ impl<'f, 'a> Course<'f, 'a> {
                 self.flow.times.started();
                 self.flow.locals.started();
             }
-            Report::Failed { step, errno, what } => return Err(RunError::Failed { step, errno, what }),
+            Report::Failed { step, errno, what } => {
+                return Err(RunError::Failed { step, errno, what: outcome::told(&what) });
+            }
             Report::Stopped { signal } => {
                 self.known = Known::Stopped;
-                self.stopped(i32::try_from(signal).unwrap_or(libc::SIGSTOP)).await;
+                // What stops nothing there must not be sent to this process.
+                let stop = i32::try_from(signal).ok().filter(|&signal| signal::stops(signal));
+                self.stopped(stop.unwrap_or(libc::SIGSTOP)).await;
             }
             Report::Continued => {
                 self.known = Known::Running;
@@ -210,34 +214,39 @@ impl<'f, 'a> Course<'f, 'a> {
     /// What the command did before its end happens here before ours.
     async fn finish(&mut self, tag: u64, offsets: &[(u32, u64)]) -> Result<(), RunError> {
         self.flow.locals.keys(false);
-        let (server, link) = (Arc::clone(&self.server), self.link.clone());
-        tokio::select! {
-            applied = Server::applied(&server, tag) => if !applied {
-                return Err(self.lost(link.ended().await));
-            },
-            end = link.ended() => return Err(self.lost(end)),
-        }
-        for (fd, file) in self.flow.files {
-            if let Some((_, offset)) = offsets.iter().find(|(number, _)| number == fd) {
-                // As lseek(2) fails for the command itself on what cannot seek.
-                let _ = rustix::fs::seek(file, SeekFrom::Start(*offset));
+        let (server, link, files) = (Arc::clone(&self.server), self.link.clone(), self.flow.files);
+        let (signals, relays) = (&mut *self.flow.signals, &mut self.relays);
+        let finished = async {
+            tokio::select! {
+                applied = Server::applied(&server, tag) => if !applied {
+                    return Err(link.ended().await);
+                },
+                end = link.ended() => return Err(end),
             }
-        }
-        let signals = &mut *self.flow.signals;
-        let drain = self.relays.drain(offsets);
-        tokio::pin!(drain);
+            for (fd, file) in files {
+                if let Some((_, offset)) = offsets.iter().find(|(number, _)| number == fd) {
+                    // As lseek(2) fails for the command itself on what cannot seek.
+                    let _ = rustix::fs::seek(file, SeekFrom::Start(*offset));
+                }
+            }
+            relays.drain(offsets).await;
+            Ok(())
+        };
+        let mut finished = Box::pin(finished);
         let tidy = tokio::time::sleep(TIDY);
         tokio::pin!(tidy);
-        loop {
+        let end = loop {
             tokio::select! {
-                () = &mut drain => return Ok(()),
-                // A reader here that does not read must not leave the user without keys.
+                end = &mut finished => break end,
+                // A slow link, or a reader here that does not read, must not leave the user without keys.
                 () = &mut tidy, if !tidy.is_elapsed() => terminal::restore(),
                 signal = signals.next() => if let Ok(signal) = signal && signal::kills(signal) {
                     return Err(RunError::Interrupted(signal));
                 },
             }
-        }
+        };
+        drop(finished);
+        end.map_err(|end| self.lost(end))
     }
 
     /// The command was stopped: so are we, for the shell that does job control here.
@@ -277,7 +286,7 @@ impl<'f, 'a> Course<'f, 'a> {
     fn tell_stopped(&mut self) {
         if let Some((signal, _)) = self.stopped_alone.take_if(|(_, since)| since.elapsed() >= STOPPED) {
             let pid = std::process::id();
-            crate::report::note(&format!(
+            crate::report::note_now(&format!(
                 "the command was stopped there by signal {signal}; kill -CONT {pid} continues it"
             ));
         }

@@ -16,6 +16,9 @@ use super::tap::{Next, Tap};
 /// How long what the command has read may be missing from a pipe here, before nobody waits for it any more.
 pub(super) const SETTLE: Duration = Duration::from_secs(1);
 
+/// So many bytes are kept for another attempt; there is no reading on before the command runs.
+const KEPT_MAX: usize = 1 << 20;
+
 /// What is read here.
 #[derive(Debug)]
 pub(super) struct Intake {
@@ -99,6 +102,17 @@ impl Intake {
                 self.kept = Vec::new();
             } else if ahead {
                 self.kept.push(chunk.clone());
+            }
+            let kept: usize = self.kept.iter().map(Bytes::len).sum();
+            if kept >= KEPT_MAX {
+                let mut started = progress.started.subscribe();
+                let stopped = tokio::select! {
+                    started = started.wait_for(|started| *started) => started.is_err(),
+                    _ = send.stopped() => true,
+                };
+                if stopped {
+                    return self.stopped(progress).await;
+                }
             }
             if send.send(chunk).await.is_err() {
                 return self.stopped(progress).await;

@@ -35,7 +35,9 @@ use std::sync::Arc;
 use remotely_fs::server::{Config, Failure, Profile};
 use remotely_proto::ByteVec;
 use remotely_proto::exec::{FdKind, Program as Requested, Request, Tty, View};
+use remotely_proto::message::MESSAGE_MAX;
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 
 use self::descriptor::{Shown, Survey};
 use self::flow::{Finished, Flow};
@@ -141,6 +143,9 @@ impl Run {
         let carried = ends.map(|(keyboard, screen)| (keyboard, screen, tty.as_ref()));
         let locals = Locals::take(&survey, carried).map_err(step("read and write descriptors"))?;
         let request = request(options, here, survey, tty);
+        if minicbor::to_vec(&request).is_ok_and(|bytes| bytes.len() > MESSAGE_MAX) {
+            return Err(RunError::Prepare { step: "pass arguments and environment on", source: Errno::TOOBIG.into() });
+        }
         Ok(Self { request, locals, files, terminal, eager: !piped, signals, times: Times::begin() })
     }
 
@@ -179,9 +184,9 @@ impl Run {
         let Some(why) = flow::wants_privilege(&first).filter(|_| !options.no_sudo) else { return Err(first) };
         tracing::info!(why, "starting the agent again through sudo");
         self.attempt(&options.connect.elevated(), config, profile).await.map_err(|second| match second {
-            RunError::Connect(error) => RunError::Privilege { first: why, second: error.to_string() },
+            RunError::Connect(error) => RunError::Privilege { first: why, had: false, second: report::chain(&error) },
             second => match flow::wants_privilege(&second) {
-                Some(second) => RunError::Privilege { first: why, second },
+                Some(second) => RunError::Privilege { first: why, had: true, second },
                 None => second,
             },
         })

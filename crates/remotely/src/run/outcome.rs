@@ -13,6 +13,9 @@ use super::{signal, terminal};
 use crate::bootstrap::ConnectError;
 use crate::report::{self, Failure};
 
+/// Most characters of what the host says that are shown.
+const TOLD_MAX: usize = 1000;
+
 /// The end of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Ended {
@@ -74,11 +77,13 @@ pub(super) enum RunError {
         what: String,
     },
     /// As `Failed` in [`Step::Privilege`], and what came of the second attempt.
-    #[error("the host does not let this user make namespaces ({first}), and root is not to be had by sudo ({second})")]
+    #[error("the host does not let this user make namespaces ({first}), and {}", as_root(*.had, .second))]
     Privilege {
         /// Why the first attempt failed.
         first: String,
-        /// Why the second one did.
+        /// The second one was made as root.
+        had: bool,
+        /// Why it failed.
         second: String,
     },
     /// This process got a signal that ends it while there was no command to pass it to.
@@ -124,6 +129,10 @@ impl RunError {
         report::error(self, self.hint().as_deref());
         report::exit_code(self.failure())
     }
+}
+
+fn as_root(had: bool, why: &str) -> String {
+    if had { format!("neither does it let root ({why})") } else { format!("root is not to be had by sudo ({why})") }
 }
 
 /// A failure in the words of a shell: what, and why.
@@ -191,8 +200,8 @@ impl Ending {
     pub(super) fn of(status: u32) -> Self {
         match (status & 0x7f, (status >> 8) & 0xff) {
             (0, code) => Self::Exit(code as u8),
-            (0x7f, _) => Self::Exit(255),
-            (signal, _) => Self::Signal(signal as i32),
+            (signal, _) if signal::can_kill(signal as i32) => Self::Signal(signal as i32),
+            _ => Self::Exit(255),
         }
     }
 }
@@ -209,6 +218,12 @@ pub(super) fn leave(ended: Ended, unapplied: bool) -> ExitCode {
             ExitCode::from(128u8.saturating_add(signal as u8))
         }
     }
+}
+
+/// What the host says, as a message shows it: of one line and of bounded length, without control characters.
+pub(super) fn told(text: &str) -> String {
+    let escape = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    text.chars().take(TOLD_MAX).map(escape).collect()
 }
 
 /// A name as a message shows it: bytes that are no text, and control characters, are escaped.
@@ -231,6 +246,8 @@ mod tests {
         assert_eq!(Ending::of(9), Ending::Signal(9));
         assert_eq!(Ending::of(11 | 0x80), Ending::Signal(11));
         assert_eq!(Ending::of(0x137f), Ending::Exit(255));
+        // What does not kill: SIGSTOP would stop this process for good, the others do not exist.
+        assert_eq!([19, 20, 65, 126].map(Ending::of), [Ending::Exit(255); 4]);
     }
 
     #[test]
@@ -264,5 +281,7 @@ mod tests {
         assert_eq!(shown("größe".as_bytes()), "größe");
         assert_eq!(shown(b"a\x1b[2J"), "a\\x1b[2J");
         assert_eq!(shown(b"\xff"), "\\xff");
+        assert_eq!(told("no\x1b]0;x\x07\nway: größe"), "no\\u{1b}]0;x\\u{7}\\nway: größe");
+        assert_eq!(told(&"x".repeat(5000)).len(), TOLD_MAX);
     }
 }

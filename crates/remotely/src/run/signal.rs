@@ -116,6 +116,11 @@ pub(super) fn kills(signal: i32) -> bool {
     !stops(signal) && !matches!(signal, libc::SIGCONT | libc::SIGWINCH | libc::SIGURG)
 }
 
+/// Whether a process can end by it.
+pub(super) fn can_kill(signal: i32) -> bool {
+    matches!(signal, 1..=64) && signal != libc::SIGSTOP && signal != libc::SIGCHLD && kills(signal)
+}
+
 /// Whether whoever sends it usually wants the command to end.
 pub(super) fn asks_for_end(signal: i32) -> bool {
     matches!(signal, libc::SIGHUP | libc::SIGINT | libc::SIGQUIT | libc::SIGTERM)

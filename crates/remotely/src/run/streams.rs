@@ -101,6 +101,11 @@ impl Locals {
                     local.intake = Some(Intake::keyboard(reader, keys, end).shared());
                     local.outlet = Some(outlet(Writer::start(Arc::clone(screen), Way::File)?));
                 }
+                // A copy would keep open here what the command closes there; messages still go to standard error.
+                FdKind::Same { .. } if fd != 2 => {
+                    drop(descriptor::take(fd)?);
+                    continue;
+                }
                 FdKind::Tty | FdKind::File { .. } | FdKind::Null { .. } | FdKind::Same { .. } => continue,
             }
             locals.ends.push(local);
