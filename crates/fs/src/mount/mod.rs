@@ -5,8 +5,12 @@
 mod content;
 mod fs;
 mod fuse;
+mod handle;
+mod interrupt;
 mod invalidate;
+mod late;
 mod op;
+mod owners;
 mod partial;
 mod receive;
 mod show;
@@ -111,8 +115,10 @@ impl Mount {
             let (fs, device, runtime) = (fs.clone(), device.clone(), runtime.clone());
             spawn(format!("fuse-{index}"), move || read_requests(&fs, &device, &runtime))?;
         }
+        let (invalidator, told) = (fs.invalidator.clone(), device.clone());
+        spawn("fuse-names".into(), move || invalidator.names.run(|item| item.tell(&told)))?;
         let invalidator = fs.invalidator.clone();
-        spawn("fuse-news".into(), move || invalidator.run(device))?;
+        spawn("fuse-inodes".into(), move || invalidator.inodes.run(|item| item.tell(&device)))?;
         Ok(Self { fs })
     }
 
