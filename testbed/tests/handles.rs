@@ -125,7 +125,7 @@ for fd in (a, b): print(os.read(fd, 99), os.fstat(fd).st_nlink)
 END
 echo old >replaced; echo old >removed; mkfifo go; $RUN /usr/bin/python3 read.py <go >said & exec 7>go
 until grep -q open said; do sleep 0.02; done
-echo new >new; mv new replaced; rm removed; sleep 0.3; echo >&7; exec 7>&-; wait; cat said"#;
+sleep 0.2; echo new >new; mv new replaced; rm removed; sleep 0.3; echo >&7; exec 7>&-; wait; cat said"#;
     let expected = "open\nb'old\\n' 0\nb'old\\n' 0\n";
     checks.gives("replaced and removed here", script, expected);
     checks.finish();
@@ -140,6 +140,6 @@ fn opening_many_files_waits_for_nobody() {
     let outcome = pair.there(script, Duration::from_secs(60)).success();
     let text = outcome.text();
     let took: u64 = text.lines().last().and_then(|line| line.parse().ok()).expect("milliseconds");
-    // 600 opens of files that are known, at 50 ms a round trip.
-    assert!(took < 3000, "{took} ms, {:?} in all: {outcome}", started.elapsed());
+    // 600 opens of files that are known: half a minute of round trips, if they were waited for.
+    assert!(took < 15_000, "{took} ms, {:?} in all: {outcome}", started.elapsed());
 }

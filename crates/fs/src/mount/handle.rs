@@ -31,7 +31,7 @@ pub(super) struct Handle {
 /// Whether the server has this file open too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Opened {
-    /// No: it is a directory, and everything was answered here so far.
+    /// No: everything was answered here so far, and it is a directory or has just been opened.
     Here,
     /// For reading.
     Query,

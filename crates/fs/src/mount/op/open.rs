@@ -17,6 +17,10 @@ use crate::mount::receive::unexpected;
 /// a round trip is little beside the time that they took.
 const LARGE: u64 = 1 << 20;
 
+/// A file that is open for no longer than this is not opened at the client unless it must be: a compiler opens each header
+/// for some microseconds, and to tell that twice made `make` a third slower.
+const BRIEF: Duration = Duration::from_millis(3);
+
 impl Fs {
     pub(super) async fn open(self: &Arc<Self>, node: Node, flags: u32, open_flags: u32) -> Result<Answer, Errno> {
         let mode = flags & libc::O_ACCMODE as u32;
@@ -60,11 +64,10 @@ impl Fs {
             }
             Ok::<_, Errno>(())
         })?;
+        self.add_handle(file, node, flags, if writes { Opened::Change } else { Opened::Here });
         if !writes {
-            // Not waited for: what is open there stays so when its name here goes or names something else.
-            self.note(Lane::Query, &[node], Ask::Open { node, file: File(file) }).await?;
+            tokio::spawn(self.clone().open_soon(file));
         }
-        self.add_handle(file, node, flags, if writes { Opened::Change } else { Opened::Query });
         Ok(Answer::open(file, self.keep_cache(node)))
     }
 
@@ -159,6 +162,17 @@ impl Fs {
         };
         self.note(Lane::Query, &[node], Ask::Open { node, file: File(file) }).await?;
         Ok(File(file))
+    }
+
+    /// What is open there stays so when its name here goes or names something else. Nobody waits for this, and what is closed
+    /// again at once costs nothing.
+    async fn open_soon(self: Arc<Self>, file: u64) {
+        tokio::time::sleep(BRIEF).await;
+        let opened = self.open_there(file).await.is_ok();
+        if opened && self.handle(file).is_err() {
+            // Closed meanwhile, and that may have been told first.
+            let _ = self.note(Lane::Query, &[], Ask::Release { file: File(file) }).await;
+        }
     }
 
     /// close(2) of one descriptor: locks of the owner go, and a write that failed meanwhile is told.
