@@ -16,6 +16,8 @@ use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 use super::MountError;
 use super::count::Counters;
 use super::fuse::{Answer, Device};
+pub(super) use super::handle::{Handle, Opened};
+use super::interrupt::Interrupts;
 use super::invalidate::{Invalid, Invalidator};
 use super::receive::Receivers;
 use super::show::{IdMaps, Show};
@@ -53,8 +55,8 @@ pub(super) struct Fs {
     change: mpsc::Sender<Outgoing>,
     pending: Mutex<HashMap<u64, Waiter>>,
     next_request: AtomicU64,
-    /// Requests of the kernel that wait for a lock, and under which number the server knows them.
-    pub(super) waiting_locks: Mutex<HashMap<u64, u64>>,
+    /// Requests of the kernel that wait for a lock.
+    pub(super) interrupts: Interrupts,
     pub(super) changes: Arc<AtomicU64>,
     pub(super) budget: Semaphore,
     kept: Mutex<Kept>,
@@ -72,27 +74,6 @@ pub(super) struct Fs {
     over_event: Notify,
     runtime: tokio::runtime::Handle,
     pub(super) counters: Counters,
-}
-
-/// An open file of the kernel.
-#[derive(Debug, Clone)]
-pub(super) struct Handle {
-    pub(super) node: Node,
-    pub(super) flags: u32,
-    pub(super) at: Opened,
-    /// The names of a directory as they were when reading began.
-    pub(super) names: Option<Arc<Vec<(ByteVec, Node)>>>,
-}
-
-/// Whether the server has this file open too.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Opened {
-    /// No: everything was answered here so far.
-    Here,
-    /// For reading.
-    Query,
-    /// For writing.
-    Change,
 }
 
 /// A message on its way to a lane, behind the bindings that it needs.
@@ -166,7 +147,7 @@ impl Fs {
             change: change_out,
             pending: Mutex::default(),
             next_request: AtomicU64::new(2),
-            waiting_locks: Mutex::default(),
+            interrupts: Interrupts::default(),
             changes: Arc::default(),
             budget: Semaphore::new(WRITES_MAX),
             kept: Mutex::default(),
@@ -193,10 +174,11 @@ impl Fs {
             |item| !matches!(item, Invalid::Entry(dir, name) if table.is_at(*dir, name, &self.options.covered)),
         );
         let forgotten = std::mem::take(&mut table.forgotten);
-        drop(table);
+        // Under the lock: who sees the new state can see, too, that the kernel has not been told of it.
         if !invalid.is_empty() {
             self.invalidator.tell(invalid);
         }
+        drop(table);
         if !forgotten.is_empty() {
             let fs = self.clone();
             self.runtime.spawn(async move {
@@ -316,10 +298,6 @@ impl Fs {
 
     pub(super) fn fresh_content(&self) -> u64 {
         self.next_content.fetch_add(1, Ordering::Relaxed)
-    }
-
-    pub(super) fn handle(&self, file: u64) -> Result<Handle, Errno> {
-        lock(&self.files).get(&file).cloned().ok_or(Errno::BADF)
     }
 
     /// Remembers content that is kept, and lets the oldest go above the limit.

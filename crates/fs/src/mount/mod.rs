@@ -6,8 +6,12 @@ mod content;
 mod count;
 mod fs;
 mod fuse;
+mod handle;
+mod interrupt;
 mod invalidate;
+mod late;
 mod op;
+mod owners;
 mod partial;
 mod receive;
 mod serve;
@@ -116,8 +120,10 @@ impl Mount {
             spawn(format!("fuse-{index}"), move || serve::requests(&fs, &device, &runtime))?;
         }
         fs.look_after_unwatched();
+        let (invalidator, told) = (fs.invalidator.clone(), device.clone());
+        spawn("fuse-names".into(), move || invalidator.names.run(|item| item.tell(&told)))?;
         let invalidator = fs.invalidator.clone();
-        spawn("fuse-news".into(), move || invalidator.run(device))?;
+        spawn("fuse-inodes".into(), move || invalidator.inodes.run(|item| item.tell(&device)))?;
         Ok(Self { fs })
     }
 

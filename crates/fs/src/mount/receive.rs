@@ -121,7 +121,7 @@ impl Fs {
                 Reply::Attr { attr } => table.own(node, attr, seen),
                 Reply::Failed { errno } => {
                     if let Ok(inode) = table.inode(node) {
-                        inode.error = Some(errno_of(errno));
+                        inode.late.fail(errno_of(errno));
                         inode.drop_content();
                     }
                     // The kernel has pages that never reached the disk.

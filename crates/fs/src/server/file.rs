@@ -75,6 +75,13 @@ impl FileTable {
         self.tables.hold().open.get(&file).cloned().ok_or(Errno::BADF)
     }
 
+    /// A descriptor of what is open on a node, whichever name it has by now, or none.
+    pub(super) fn open_on(&self, node: Node) -> Option<Arc<OwnedFd>> {
+        let tables = self.tables.hold();
+        let mut open = tables.open.values().filter(|open| open.node == node);
+        open.find_map(|open| open.descriptor.get()?.as_ref().ok().cloned())
+    }
+
     /// What a file is open on, or will be.
     pub(super) fn node(&self, file: File) -> Option<Node> {
         let tables = self.tables.hold();

@@ -49,13 +49,14 @@ impl Located {
 }
 
 impl Service {
-    /// Finds the inode that a node stands for. ESTALE if it is unknown or not where it was.
+    /// Finds the inode that a node stands for. ESTALE if it is unknown, or neither open nor where it was.
     pub(super) fn locate(&self, node: Node) -> Result<Located, Errno> {
-        let descriptor = self.locate_within(node, 0, &mut 0)?;
-        match descriptor {
-            (descriptor, Some(stat)) => Ok(Located { descriptor, stat }),
-            (descriptor, None) => Ok(Located { stat: attr::stat(&descriptor)?, descriptor }),
-        }
+        let (descriptor, stat) = match self.locate_within(node, 0, &mut 0) {
+            Err(Errno::STALE) => (self.files.open_on(node).ok_or(Errno::STALE)?, None),
+            located => located?,
+        };
+        let stat = stat.map_or_else(|| attr::stat(&descriptor), Ok)?;
+        Ok(Located { descriptor, stat })
     }
 
     /// The same, if it is a directory.

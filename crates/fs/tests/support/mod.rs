@@ -20,6 +20,8 @@ pub(crate) struct Choice {
     pub(crate) read_only: bool,
     pub(crate) strict: bool,
     pub(crate) hide: Vec<&'static str>,
+    /// What is served is a file system of its own with room for so many bytes.
+    pub(crate) room: Option<u64>,
 }
 
 /// `here` is what is served, `there` the mount of it.
@@ -43,6 +45,11 @@ impl Mounted {
         let base = std::env::temp_dir().join(name);
         let (here, there) = (base.join("here"), base.join("there"));
         std::fs::create_dir_all(&here).unwrap();
+        if let Some(room) = choice.room {
+            let data = CString::new(format!("size={room}")).unwrap();
+            let flags = rustix::mount::MountFlags::empty();
+            rustix::mount::mount("small", &here, "tmpfs", flags, Some(data.as_c_str())).expect("mounting as root");
+        }
         Self::at(base, here, there, choice)
     }
 
@@ -69,6 +76,8 @@ impl Drop for Mounted {
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_timeout(Duration::from_secs(5));
         }
+        // Nothing to do where it is no file system of its own.
+        let _ = rustix::mount::unmount(&self.here, rustix::mount::UnmountFlags::DETACH);
         let _ = std::fs::remove_dir_all(&self.base);
     }
 }

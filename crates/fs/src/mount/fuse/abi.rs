@@ -103,6 +103,9 @@ pub(super) mod notify {
     pub(in super::super) const INVAL_ENTRY: i32 = 3;
 }
 
+/// FUSE_INTERRUPT has the `unique` of the request that it is about, and this bit, which no other request has.
+pub(super) const INTERRUPT_BIT: u64 = 1;
+
 /// Protocol spoken: 7.31 is the oldest accepted (Linux 5.4), 7.38 what is understood.
 pub(super) const MAJOR: u32 = 7;
 pub(super) const MINOR: u32 = 38;
@@ -177,8 +180,6 @@ pub(crate) mod open_flag {
     pub(crate) const WRITE_CACHE: u32 = 1 << 0;
     /// `fuse_write_in.write_flags`.
     pub(crate) const WRITE_KILL_SUIDGID: u32 = 1 << 2;
-    /// `fuse_release_in.release_flags`.
-    pub(crate) const RELEASE_FLUSH: u32 = 1 << 0;
     /// `fuse_release_in.release_flags`: the flock of this owner goes.
     pub(crate) const RELEASE_FLOCK_UNLOCK: u32 = 1 << 1;
 }

@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use rustix::io::Errno;
 use thiserror::Error;
 
-use super::abi::{MINOR_OLDEST, notify};
+use super::abi::{INTERRUPT_BIT, MINOR_OLDEST, notify};
 use super::{Answer, Op, Request};
 
 /// Largest request: a write of 1 MiB and its headers.
@@ -105,6 +105,11 @@ impl Device {
     /// Answers with an error.
     pub(crate) fn refuse(&self, unique: u64, errno: Errno) {
         self.write(&[IoSlice::new(&header(0, -errno.raw_os_error(), unique))]);
+    }
+
+    /// Has the kernel say once more that a request was interrupted. If that is over, the kernel knows nothing of it any more.
+    pub(crate) fn refuse_interrupt(&self, interrupted: u64) {
+        self.refuse(interrupted | INTERRUPT_BIT, Errno::AGAIN);
     }
 
     /// Drops attributes and content of an inode. Waits for reads of it that are on their way.

@@ -6,7 +6,7 @@ use remotely_proto::ByteVec;
 use remotely_proto::fs::{Node, access};
 use rustix::io::Errno;
 
-use crate::mount::fs::{Fs, Handle, Opened, lock};
+use crate::mount::fs::{Fs, Opened, lock};
 use crate::mount::fuse::{Answer, DirBuffer};
 use crate::mount::table::Table;
 
@@ -15,7 +15,7 @@ impl Fs {
         self.permit(node, access::READ).await?;
         let file = self.fresh_file();
         self.with(|table| table.inode(node).map(|inode| inode.opens += 1))?;
-        lock(&self.files).insert(file, Handle { node, flags: 0, at: Opened::Here, names: None });
+        self.add_handle(file, node, 0, Opened::Here);
         Ok(Answer::open(file, 0))
     }
 

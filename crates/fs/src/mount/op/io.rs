@@ -160,24 +160,34 @@ impl Fs {
     ) -> Result<Answer, Errno> {
         let len = data.len();
         let handle = self.handle(file)?;
+        // Out of a mapping: through which open file is a guess, and the kernel itself notes what is answered.
+        let mapped = write_flags & open_flag::WRITE_CACHE != 0;
+        if !mapped {
+            self.tell_late_at(node, file, offset)?;
+        }
         // The kernel tells the flags as fcntl(F_SETFL) has left them.
-        let flags = if write_flags & open_flag::WRITE_CACHE != 0 { handle.flags } else { flags };
+        let flags = if mapped { handle.flags } else { flags };
         let waits = self.options.strict || flags & (libc::O_DIRECT | libc::O_SYNC | libc::O_DSYNC) as u32 != 0;
         let kill_privileges = write_flags & open_flag::WRITE_KILL_SUIDGID != 0;
         // What is written back from a mapping has its place, whatever the descriptor.
         let append = write_flags & open_flag::WRITE_CACHE == 0 && flags & libc::O_APPEND as u32 != 0;
         let request = Ask::Write { file: File(file), offset, kill_privileges, append };
         self.budget.acquire_many(len as u32).await.map_err(|_| Errno::IO)?.forget();
-        self.with(|table| {
+        let failed_before = self.with(|table| {
             let inode = table.inode(node)?;
             inode.writes += 1;
             inode.wrote(offset, &data);
-            Ok::<_, Errno>(())
+            Ok::<_, Errno>(inode.late.last())
         })?;
+        self.wrote_through(file, offset, len as u64);
         self.send_write(node, request, data).await?;
         if waits {
             self.settle(node).await?;
-            if let Some(errno) = self.with(|table| Ok::<_, Errno>(table.inode(node)?.error.take()))? {
+            if !mapped {
+                self.tell_late(node, file)?;
+            } else if let Some(errno) =
+                self.with(|table| Ok::<_, Errno>(table.inode(node)?.late.since(failed_before)))?
+            {
                 return Err(errno);
             }
         }
@@ -190,18 +200,18 @@ impl Fs {
         file: Option<u64>,
         data_only: bool,
     ) -> Result<Answer, Errno> {
-        let file = file.and_then(|file| self.opened(file));
-        // A file opened on the other lane may not be open there yet: the node will do.
-        let file = file.and_then(|(file, lane)| (lane == Lane::Change).then_some(file));
         if self.options.read_only {
             return Ok(Answer::done());
         }
-        let synced = self.ask(Lane::Change, &[node], Ask::Fsync { node, file, data_only }, Bytes::new()).await;
-        let error = self.with(|table| Ok::<_, Errno>(table.inode(node)?.error.take()))?;
-        match (error, synced) {
-            (Some(errno), _) | (None, Err(errno)) => Err(errno),
-            (None, Ok(_)) => Ok(Answer::done()),
+        let opened = file.and_then(|file| self.opened(file));
+        // A file opened on the other lane may not be open there yet: the node will do.
+        let opened = opened.and_then(|(file, lane)| (lane == Lane::Change).then_some(file));
+        let request = Ask::Fsync { node, file: opened, data_only };
+        let synced = self.ask(Lane::Change, &[node], request, Bytes::new()).await;
+        if let Some(file) = file {
+            self.tell_late(node, file)?;
         }
+        synced.map(|_| Answer::done())
     }
 
     pub(super) async fn fallocate(

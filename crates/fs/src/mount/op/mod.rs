@@ -60,7 +60,7 @@ impl Fs {
             Op::Lock { file, lock, test, wait } => self.lock(node, request.unique, file, lock, test, wait).await?,
             Op::Access { mask } => self.access(node, mask).await?,
             Op::Interrupt { unique } => {
-                self.interrupt(unique).await;
+                self.interrupt(unique);
                 return Ok(None);
             }
             Op::Fallocate { file, offset, len, mode } => self.fallocate(node, file, (offset, len), mode).await?,

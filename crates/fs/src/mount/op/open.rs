@@ -5,17 +5,21 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use remotely_proto::ByteVec;
-use remotely_proto::fs::{File, Lane, Lock, LockKind, Node, Reply, Request as Ask, SetAttr, access};
+use remotely_proto::fs::{File, Lane, Node, Reply, Request as Ask, SetAttr, access};
 use rustix::io::Errno;
 
 use crate::mount::content::Content;
-use crate::mount::fs::{Fs, Handle, Opened, lock};
+use crate::mount::fs::{Fs, Opened, lock};
 use crate::mount::fuse::{Answer, EntryOut, open_flag};
 use crate::mount::receive::unexpected;
 
 /// After writing so many bytes, closing waits until they have been applied: a full disk is told to the command itself, and
 /// a round trip is little beside the time that they took.
 const LARGE: u64 = 1 << 20;
+
+/// A file that is open for no longer than this is not opened at the client unless it must be: a compiler opens each header
+/// for some microseconds, and to tell that twice made `make` a third slower.
+const BRIEF: Duration = Duration::from_millis(3);
 
 impl Fs {
     pub(super) async fn open(self: &Arc<Self>, node: Node, flags: u32, open_flags: u32) -> Result<Answer, Errno> {
@@ -60,9 +64,17 @@ impl Fs {
             }
             Ok::<_, Errno>(())
         })?;
-        let at = if writes { Opened::Change } else { Opened::Here };
-        lock(&self.files).insert(file, Handle { node, flags, at, names: None });
-        Ok(Answer::open(file, open_flag::KEEP_CACHE))
+        self.add_handle(file, node, flags, if writes { Opened::Change } else { Opened::Here });
+        if !writes {
+            tokio::spawn(self.clone().open_soon(file));
+        }
+        Ok(Answer::open(file, self.keep_cache(node)))
+    }
+
+    /// Whether the kernel may keep the pages that it has of a file which is opened: not if it is about to be told that they
+    /// are old.
+    fn keep_cache(&self, node: Node) -> u32 {
+        if self.invalidator.is_pending(node) { 0 } else { open_flag::KEEP_CACHE }
     }
 
     /// A truncating open by somebody without CAP_FSETID takes set-id bits away.
@@ -104,8 +116,8 @@ impl Fs {
             }
             table.own(node, attr, answered.seen);
         });
-        lock(&self.files).insert(file, Handle { node, flags, at: Opened::Change, names: None });
-        Ok(Answer::created(&shown, file, open_flag::KEEP_CACHE))
+        self.add_handle(file, node, flags, Opened::Change);
+        Ok(Answer::created(&shown, file, self.keep_cache(node)))
     }
 
     pub(super) async fn tmpfile(
@@ -133,7 +145,7 @@ impl Fs {
                 attr,
             })
         })?;
-        lock(&self.files).insert(file, Handle { node: make.node, flags, at: Opened::Change, names: None });
+        self.add_handle(file, make.node, flags, Opened::Change);
         Ok(Answer::created(&shown, file, open_flag::KEEP_CACHE))
     }
 
@@ -152,22 +164,32 @@ impl Fs {
         Ok(File(file))
     }
 
-    /// close(2) of one descriptor: locks of the owner go, and a write that failed meanwhile is told.
-    pub(super) async fn flush(self: &Arc<Self>, node: Node, file: u64, owner: u64) -> Result<Answer, Errno> {
-        let written = self.with(|table| Ok(std::mem::take(&mut table.inode(node)?.unreported)))?;
-        if self.options.strict || written >= LARGE {
-            self.settle(node).await?;
+    /// What is open there stays so when its name here goes or names something else. Nobody waits for this, and what is closed
+    /// again at once costs nothing.
+    async fn open_soon(self: Arc<Self>, file: u64) {
+        tokio::time::sleep(BRIEF).await;
+        let opened = self.open_there(file).await.is_ok();
+        if opened && self.handle(file).is_err() {
+            // Closed meanwhile, and that may have been told first.
+            let _ = self.note(Lane::Query, &[], Ask::Release { file: File(file) }).await;
         }
-        let (locked, error) = self.with(|table| {
-            let inode = table.inode(node)?;
-            Ok::<_, Errno>((inode.locked, inode.error.take()))
-        })?;
-        let unlocked = if locked { self.unlock(node, file, owner, false).await } else { Ok(()) };
-        // That data is lost is told first: it is told once.
-        error.map_or(unlocked.map(|()| Answer::done()), Err)
     }
 
-    /// The last descriptor is closed.
+    /// close(2) of one descriptor: locks of the owner go, and a write that failed meanwhile is told.
+    pub(super) async fn flush(self: &Arc<Self>, node: Node, file: u64, owner: u64) -> Result<Answer, Errno> {
+        let written = self.unreported(file);
+        if self.options.strict || written >= LARGE {
+            self.settle(node).await?;
+            self.reported(file, written);
+        }
+        let unlocked = self.unlock_owner(node, file, owner).await;
+        if self.opened(file).is_some_and(|(_, lane)| lane == Lane::Change) {
+            self.mention_late(node, file)?;
+        }
+        unlocked.map(|()| Answer::done())
+    }
+
+    /// The last descriptor is closed. Whoever closed it does not wait for this.
     pub(super) async fn release(
         self: &Arc<Self>,
         node: Node,
@@ -175,13 +197,7 @@ impl Fs {
         flags: u32,
         owner: u64,
     ) -> Result<Answer, Errno> {
-        if flags & open_flag::RELEASE_FLOCK_UNLOCK != 0 {
-            self.unlock(node, file, owner, true).await?;
-        }
-        if flags & open_flag::RELEASE_FLUSH != 0 && self.with(|table| table.inode(node).is_ok_and(|inode| inode.locked))
-        {
-            self.unlock(node, file, owner, false).await?;
-        }
+        self.end_locks(node, file, (flags & open_flag::RELEASE_FLOCK_UNLOCK != 0).then_some(owner)).await;
         let handle = lock(&self.files).remove(&file);
         match handle.map(|handle| handle.at) {
             Some(Opened::Query) => self.note(Lane::Query, &[], Ask::Release { file: File(file) }).await?,
@@ -195,15 +211,5 @@ impl Fs {
             table.drop_unused(node);
         });
         Ok(Answer::done())
-    }
-
-    /// Frees all locks of an owner on a file.
-    async fn unlock(self: &Arc<Self>, node: Node, file: u64, owner: u64, flock: bool) -> Result<(), Errno> {
-        let (file, _) = match self.opened(file) {
-            Some(opened) => opened,
-            None => (self.open_there(file).await?, Lane::Query),
-        };
-        let lock = Lock { owner, start: 0, end: i64::MAX as u64, kind: LockKind::Unlock, flock, pid: 0 };
-        self.ask(Lane::Query, &[node], Ask::Setlk { file, lock, wait: false }, Bytes::new()).await.map(drop)
     }
 }

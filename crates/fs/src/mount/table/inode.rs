@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use remotely_proto::ByteVec;
 use remotely_proto::fs::{Attr, Node, UNWATCHED_MS, flag};
-use rustix::io::Errno;
 use tokio::sync::Notify;
 
 use super::name::Directory;
 use crate::mount::content::{Content, GRANULE};
+use crate::mount::late::Late;
+use crate::mount::owners::Owners;
 use crate::mount::partial::Partial;
 
 /// The kernel keeps what is watched until it is told otherwise.
@@ -42,14 +43,12 @@ pub(in super::super) struct Inode {
     pub(in super::super) writes: u32,
     /// Writes so far.
     sent: u64,
-    /// Bytes written since a descriptor of it was last closed.
-    pub(in super::super) unreported: u64,
-    /// A write that failed after its caller had gone on.
-    pub(in super::super) error: Option<Errno>,
+    /// Writes that failed after their caller had gone on.
+    pub(in super::super) late: Late,
     /// What the kernel takes for its size.
     pub(in super::super) shown_size: u64,
-    /// Locks were taken on it.
-    pub(in super::super) locked: bool,
+    /// Who may hold locks on it.
+    pub(in super::super) owners: Owners,
     /// Number of the last notice about it.
     pub(in super::super) noticed: u64,
     /// When a change of our own to it was last answered: see `Age`.
@@ -83,9 +82,8 @@ impl Inode {
             opens: 0,
             writes: 0,
             sent: 0,
-            unreported: 0,
-            error: None,
-            locked: false,
+            late: Late::default(),
+            owners: Owners::default(),
             noticed: 0,
             answered: 0,
             by_us: false,
@@ -117,7 +115,6 @@ impl Inode {
         self.content = None;
         self.sent += 1;
         self.written = true;
-        self.unreported += data.len() as u64;
         self.partial.wrote(offset, data, self.shown_size);
         self.shown_size = self.shown_size.max(offset + data.len() as u64);
     }

@@ -135,6 +135,17 @@ impl Table {
         inode.set_attr(attr);
     }
 
+    /// A lock on it was granted: whatever is known of it may be older than what the last holder did.
+    pub(super) fn granted(&mut self, node: Node) {
+        if let Some(inode) = self.inodes.get_mut(&node) {
+            // What was asked for before the lock was had is too old.
+            self.answered += 1;
+            inode.answered = self.answered;
+            inode.drop_content();
+            inode.stale = true;
+        }
+    }
+
     /// Attributes as they were found: what differs in content was somebody else's doing.
     pub(super) fn found(&mut self, node: Node, attr: Attr, age: Age) {
         let Some(inode) = self.inodes.get_mut(&node) else { return };
@@ -187,6 +198,10 @@ impl Table {
             node
         });
         if before != Some(now) {
+            if let Some(old) = before.flatten() {
+                // Open files show that it has a link less.
+                self.stale(old);
+            }
             self.set_name(dir, name.clone(), now);
             self.invalid.push(Invalid::Entry(dir, name));
             self.stale(dir);
