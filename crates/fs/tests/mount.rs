@@ -131,7 +131,10 @@ fn own_writes_do_not_cost_what_was_read() {
         assert_eq!(fs::read(m.there.join(format!("f{index}"))).unwrap(), vec![index as u8; 100_000]);
     }
     let after = m.mount.questions();
-    assert!(after - before <= 5, "{} questions to read back what was written", after - before);
+    let told = m.server.stats();
+    // On a busy machine the kernel gives some writes in pieces, and does not keep the pages around the cuts.
+    let pieces = told.requests.iter().find(|(kind, _)| *kind == "write").map_or(0, |(_, count)| count - 50);
+    assert!(after - before <= 5 + pieces, "{} questions to read back what was written: {told:?}", after - before);
 }
 
 #[test]
