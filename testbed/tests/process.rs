@@ -105,6 +105,16 @@ fn what_a_process_inherits() {
     checks.same("session", "$RUN /usr/bin/python3 -c 'import os; print(os.getpid() == os.getpgrp() or os.getpgrp() > 0, os.getsid(0) > 0)'");
     checks.same("C5 only these descriptors", "exec 5>&-; $RUN ls /proc/self/fd | wc -l");
     checks.same("probe", "$RUN probe 2>/dev/null | head -c 0; echo $?");
+    // Everything that a process is given, in one look; but for what a shell says of itself (`_`), and groups, which need subordinate ids.
+    checks.same(
+        "everything",
+        r#"ulimit -Sn 300; umask 027; exec 5</dev/null 7<<<text; trap '' USR2; (cd /usr && exec $RUN nice -n 3 probe) | /usr/bin/python3 -c '
+import json, sys
+p = json.load(sys.stdin)
+for key in "argv cwd umask nice uid gid hostname isatty rlimits blocked ignored dumpable sched".split(): print(key, p[key])
+print(sorted(entry for entry in p["env"] if not entry.startswith("5f3d")))
+print([(fd["fd"], fd["type"], fd["cloexec"], fd["flags"] & 0o2003, fd["tty"]) for fd in p["fds"]])'"#,
+    );
     checks.finish();
 }
 

@@ -46,7 +46,7 @@ impl Times {
 }
 
 /// Requests that are one-way, or that nobody waits for.
-const UNANSWERED: [&str; 5] = ["bind", "forget", "cancel", "release", "release-write"];
+const UNANSWERED: [&str; 7] = ["bind", "cancel", "forget", "open", "release", "release-write", "used"];
 
 /// The table. `counts` are those of the mount on the host, if it told them.
 pub(super) fn table(
