@@ -13,6 +13,7 @@ use bytes::Bytes;
 use remotely_fs::mount::Mount;
 use remotely_proto::ByteVec;
 use remotely_proto::exec::{Control, Program, Report, Request, Step};
+use remotely_proto::message::MessageError;
 use remotely_session::{MessageReceiver, MessageSender, RecvError, RecvMessageError, SendError, Stream};
 use tokio::sync::watch;
 
@@ -192,7 +193,7 @@ impl Running {
                     Ok(Some((control, _))) => self.obey(init, control).await,
                     Ok(None) => listening = false,
                     // A later version may say more.
-                    Err(RecvMessageError::Message(_)) => {}
+                    Err(RecvMessageError::Message(MessageError::Head(_))) => {}
                     Err(RecvMessageError::Recv(RecvError::Ended)) => return,
                     Err(_) => return self.abandon(init).await,
                 },
