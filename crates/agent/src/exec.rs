@@ -87,7 +87,7 @@ struct Running {
 async fn start(host: &Host, id: u32, request: Request) -> Result<Running, Failure> {
     let of_host = environment::of_host(&request.host_env);
     let ready = host.scene.ready(&host.init, &host.streams, &request, of_host.shared.clone()).await?;
-    let mut carried = carried::make(&request, ready.as_root.then_some(request.identity.uid))?;
+    let mut carried = carried::make(&request, ready.owner)?;
     let mut streams = Vec::with_capacity(carried.ends.len());
     for Carry { fd, .. } in &carried.ends {
         let claimed = tokio::time::timeout(STREAMS_WITHIN, host.streams.claim_fd(id, *fd)).await;
