@@ -112,13 +112,13 @@ fn an_unknown_message_is_passed_over_and_what_is_none_ends_the_command() {
         for prefix in [u64::MAX, 9 << 32] {
             let marker = marker(4);
             let mut session =
-                rig.start(&rig.sh(&format!("trap 'echo got' USR1; echo on; while :; do sleep {marker}; done"))).await;
+                rig.start(&rig.sh(&format!("trap 'echo got' WINCH; echo on; sleep {marker} & wait; wait"))).await;
             session.read_until(1, "on\n").await;
             let mut controls = session.controls.into_inner();
             let message = |head: &Control| remotely_proto::message::encode(head, Bytes::new()).0;
             // An array where a map or a known variant should be: what a later version might send.
             controls.send(remotely_proto::message::encode(&[99_u8; 4], Bytes::new()).0).await.unwrap();
-            controls.send(message(&Control::Signal { signal: libc::SIGUSR1 as u32 })).await.unwrap();
+            controls.send(message(&Control::Signal { signal: libc::SIGWINCH as u32 })).await.unwrap();
             let out = session.from.get_mut(&1).unwrap();
             assert_eq!(out.until("got\n").await, "got\n");
             controls.send(Bytes::copy_from_slice(&prefix.to_le_bytes())).await.unwrap();
