@@ -46,6 +46,24 @@ fn cold_and_warm() {
 }
 
 #[test]
+fn what_a_crash_left_of_an_agent_is_replaced() {
+    let pair = Pair::start();
+    let run = |what: &str| {
+        let outcome = pair.there("echo in | $RUN cat", LIMIT);
+        assert_eq!((outcome.code(), outcome.text()), (0, "in\n".into()), "{what}: {outcome}");
+        let agents = agents(&pair);
+        assert_eq!(agents.len(), 1, "{what}: {agents:?}");
+        agents[0].clone()
+    };
+    let agent = run("cold");
+    // The second is a program that dies at once: of that ssh says 255, and not why. The last one is a script of nothing.
+    for damage in ["0", "100000", "0 -s 4096"] {
+        pair.host.sh(&format!("truncate -s {damage} {agent}"));
+        run(damage);
+    }
+}
+
+#[test]
 fn login_shells() {
     for shell in ["/bin/sh", "/bin/csh", "/usr/bin/fish", "/opt/busybox/sh"] {
         works(shell, HostOptions { login_shell: shell.into(), ..HostOptions::default() });

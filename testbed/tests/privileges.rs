@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use testbed::{Checks, Fuse, HostOptions, Pair, Wire};
+use testbed::{Checks, Client, Fuse, HostOptions, Pair, Wire};
 
 #[test]
 fn without_user_namespaces_by_sudo() {
@@ -64,17 +64,71 @@ fn with_subordinate_ids_owners_show_as_here() {
 }
 
 #[test]
-fn access_lists_with_root_on_the_host() {
-    let pair = Pair::with(HostOptions { sudo: true, ..HostOptions::default() }, Wire::default());
+fn access_lists_where_root_is_root() {
+    let pair = Pair::of(Client::start_with_sudo(), HostOptions::default(), Wire::default());
     let mut checks = Checks::on(&pair);
-    let sudo = "RUN=${RUN:+remotely dev@far+sudo --};";
+    let root = "RUN=${RUN:+sudo $(command -v remotely) local: --};";
     let show = "getfacl -cn a; $RUN setfacl -b a; getfacl -cn a";
     checks.same(
         "set there",
-        &format!("{sudo} touch a; $RUN setfacl -m u:12345:rw,g:23456:r a; $RUN getfacl -cn a; {show}"),
+        &format!("{root} touch a; $RUN setfacl -m u:12345:rw,g:23456:r a; $RUN getfacl -cn a; {show}"),
     );
     let inherited = "$RUN sh -c 'umask 077; mkdir d/e; touch d/f'; getfacl -cn d/e d/f";
+    checks.same("inherited", &format!("{root} mkdir d; setfacl -d -m u:12345:rwx d; {inherited}"));
+    checks.finish();
+}
+
+#[test]
+fn access_lists_with_root_on_the_host() {
+    let pair = Pair::with(HostOptions { sudo: true, ..HostOptions::default() }, Wire::default());
+    let mut checks = Checks::on(&pair);
+    checks.gives(
+        "not shown in a user namespace",
+        "touch a; setfacl -m u:12345:rw a; remotely dev@far+sudo -- getfacl -cn a; getfacl -cn a | grep -c 12345",
+        "user::rw-\ngroup::rw-\nother::r--\n\n1\n",
+    );
+    let inherited = "$RUN sh -c 'umask 077; mkdir d/e; touch d/f'; getfacl -cn d/e d/f";
+    let sudo = "RUN=${RUN:+remotely dev@far+sudo --};";
     checks.same("inherited", &format!("{sudo} mkdir d; setfacl -d -m u:12345:rwx d; {inherited}"));
+    checks.finish();
+}
+
+/// Gives the host an account with the number of the client's user.
+fn add_namesake(pair: &Pair) {
+    let uid = pair.client.uid();
+    pair.host.sh(&format!("echo 'namesake:*:{uid}:{uid}::/:/bin/sh' >>/etc/passwd"));
+}
+
+#[test]
+fn with_root_on_the_host_the_command_is_nobody_there() {
+    let pair = Pair::with(HostOptions { sudo: true, ..HostOptions::default() }, Wire::default());
+    add_namesake(&pair);
+    let uid = pair.client.uid();
+    let mut remotely = pair.client.remotely(["dev@far+sudo", "--", "sh", "-c", "echo secret >mine; id -u; sleep 61.5"]);
+    remotely.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::piped());
+    let mut run = remotely.spawn().expect("the client starts");
+    pair.host.wait_process("sleep 61.5", Duration::from_secs(20));
+    let as_namesake = format!("setpriv --reuid={uid} --regid={uid} --clear-groups");
+    let tried = pair.host.sh(&format!(
+        "for pid in $(pgrep -f 'sleep 61[.]5'); do stat -c %u /proc/$pid; {as_namesake} sh -c \"cat /proc/$pid/environ; \
+         ls /proc/$pid/root/ /proc/$pid/cwd/; kill -0 $pid && echo killed\" 2>/dev/null || true; done | sort -u; {as_namesake} id -u"
+    ));
+    let shifted = 0x7000_0000 + uid;
+    assert_eq!(tried, format!("{shifted}\n{uid}\n"), "whose it is, and what the user of that number got");
+    let _ = run.kill();
+    let _ = run.wait();
+    pair.clean_within(Duration::from_secs(20));
+}
+
+#[test]
+fn with_root_but_without_user_namespaces_nobody_else_may_have_the_number() {
+    let options = HostOptions { user_namespaces: false, sudo: true, ..HostOptions::default() };
+    let pair = Pair::with(options, Wire::default());
+    add_namesake(&pair);
+    let mut checks = Checks::on(&pair);
+    checks.fails("who has it", "$RUN touch ran", 125, "namesake");
+    checks.fails("by sudo", "remotely dev@far+sudo -- touch ran", 125, "max_user_namespaces");
+    checks.gives("nothing ran", "ls", "");
     checks.finish();
 }
 

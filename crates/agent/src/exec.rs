@@ -13,6 +13,7 @@ use bytes::Bytes;
 use remotely_fs::mount::Mount;
 use remotely_proto::ByteVec;
 use remotely_proto::exec::{Control, Program, Report, Request, Step};
+use remotely_proto::message::MessageError;
 use remotely_session::{MessageReceiver, MessageSender, RecvError, RecvMessageError, SendError, Stream};
 use tokio::sync::watch;
 
@@ -86,7 +87,7 @@ struct Running {
 async fn start(host: &Host, id: u32, request: Request) -> Result<Running, Failure> {
     let of_host = environment::of_host(&request.host_env);
     let ready = host.scene.ready(&host.init, &host.streams, &request, of_host.shared.clone()).await?;
-    let mut carried = carried::make(&request, ready.as_root.then_some(request.identity.uid))?;
+    let mut carried = carried::make(&request, ready.owner)?;
     let mut streams = Vec::with_capacity(carried.ends.len());
     for Carry { fd, .. } in &carried.ends {
         let claimed = tokio::time::timeout(STREAMS_WITHIN, host.streams.claim_fd(id, *fd)).await;
@@ -192,7 +193,7 @@ impl Running {
                     Ok(Some((control, _))) => self.obey(init, control).await,
                     Ok(None) => listening = false,
                     // A later version may say more.
-                    Err(RecvMessageError::Message(_)) => {}
+                    Err(RecvMessageError::Message(MessageError::Head(_))) => {}
                     Err(RecvMessageError::Recv(RecvError::Ended)) => return,
                     Err(_) => return self.abandon(init).await,
                 },

@@ -86,9 +86,12 @@ impl Input {
                 () = end.reader_gone() => break Over::Unread,
                 received = from.recv(), if chunk.is_empty() => match received {
                     Ok(Some(bytes)) => chunk = bytes,
-                    Ok(None) | Err(RecvError::Reset(_)) => break Over::Ended,
+                    Ok(None) => break Over::Ended,
                     // No end of input: the command must not take what it has for all there was. It is killed soon.
-                    Err(RecvError::Ended) => return std::future::pending().await,
+                    Err(RecvError::Reset(_) | RecvError::Ended) => {
+                        end.reader_gone().await;
+                        break Over::Unread;
+                    }
                 },
                 written = self.write(&end, &chunk), if !chunk.is_empty() => match written {
                     Ok(written) => {

@@ -212,6 +212,9 @@ pub(crate) struct Mounted {
     /// Where the client's files are in the root of commands: empty where they are the root.
     #[n(2)]
     pub(crate) prefix: ByteVec,
+    /// Who commands are on the host, if not the agent's user.
+    #[n(3)]
+    pub(crate) owner: Option<u32>,
 }
 
 /// Ids that exist in a user namespace: first, how many.

@@ -22,9 +22,9 @@ use crate::sys;
 
 /// Most bytes in one block of output.
 const BLOCK_MAX: usize = 64 << 10;
-/// Most bytes that [`Output::drain`] takes in: what a pipe or pty holds when its writer has ended, and no more of what
-/// others go on writing.
-const DRAIN_MAX: u64 = 256 << 10;
+/// Most bytes that [`Output::drain`] takes in of a pty: it holds less than that, and its count of what is there is that of
+/// one of several buffers.
+const PTY_DRAIN_MAX: u64 = 256 << 10;
 /// A pty that has room again does not always say so.
 const PTY_RETRY: Duration = Duration::from_millis(50);
 
@@ -132,9 +132,9 @@ pub(crate) async fn feed(end: Arc<End>, mut from: RecvStream) {
                     return from.stop();
                 }
             }
-            Ok(None) | Err(RecvError::Reset(_)) => break,
+            Ok(None) => break,
             // No end of input: the command must not take what it has for all there was. It is killed soon.
-            Err(RecvError::Ended) => return std::future::pending().await,
+            Err(RecvError::Reset(_) | RecvError::Ended) => return end.is_gone().await,
         }
     }
     if end.kind == Kind::Socket {
@@ -209,8 +209,13 @@ impl Output {
     /// Takes in, and counts, what the command had written when it ended. Does not wait: what is there is there.
     pub(crate) fn drain(&self) {
         let mut state = self.lock();
+        // What others go on writing is not waited for: only what is there now. A command may have enlarged its pipe.
+        let there = match self.end.kind {
+            Kind::Pty => PTY_DRAIN_MAX,
+            Kind::Pipe | Kind::Socket => rustix::io::ioctl_fionread(self.end.fd.get_ref()).unwrap_or(PTY_DRAIN_MAX),
+        };
         let from = self.count.load(Ordering::SeqCst);
-        while self.read(&mut state) && self.count.load(Ordering::SeqCst) - from < DRAIN_MAX {
+        while self.read(&mut state) && self.count.load(Ordering::SeqCst) - from < there {
             state.cut();
         }
         state.cut();
@@ -295,5 +300,43 @@ impl State {
             self.queue.push_back(block.freeze());
             self.filled = 0;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType};
+    use rustix::pipe::PipeFlags;
+
+    use super::*;
+
+    /// What `drain` counts of what was written to `theirs`, which stays open: as much as goes in.
+    fn drained(ours: OwnedFd, theirs: &OwnedFd, kind: Kind) -> (u64, u64) {
+        let end = End::new(ours, kind).unwrap();
+        rustix::io::ioctl_fionbio(theirs, true).unwrap();
+        let mut written = 0;
+        while let Ok(more) = rustix::io::write(theirs, &[b'x'; 64 << 10]) {
+            written += more as u64;
+        }
+        let output = Output::new(end, Arc::default(), Arc::new([]));
+        output.drain();
+        (written, output.count().load(Ordering::SeqCst))
+    }
+
+    #[tokio::test]
+    async fn all_that_a_pipe_holds_is_counted_however_large_it_was_made() {
+        let (ours, theirs) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).unwrap();
+        rustix::pipe::fcntl_setpipe_size(&theirs, 1 << 20).unwrap();
+        assert_eq!(drained(ours, &theirs, Kind::Pipe), (1 << 20, 1 << 20));
+    }
+
+    #[tokio::test]
+    async fn all_that_a_socket_holds_is_counted() {
+        let (ours, theirs) =
+            rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
+        rustix::net::sockopt::set_socket_send_buffer_size_force(&theirs, 2 << 20).unwrap();
+        let (written, counted) = drained(ours, &theirs, Kind::Socket);
+        assert!(written > 1 << 20, "{written}");
+        assert_eq!(counted, written);
     }
 }

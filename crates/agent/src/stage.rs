@@ -28,8 +28,8 @@ pub(crate) struct Ready {
     pub(crate) mount: Option<Mount>,
     /// Changes to files sent to the client.
     pub(crate) changes: Arc<AtomicU64>,
-    /// Commands take their identity from root; else they are the agent's user by another number.
-    pub(crate) as_root: bool,
+    /// Who commands are on the host; `None`: the agent's user.
+    pub(crate) owner: Option<u32>,
 }
 
 /// The root, once somebody asked for it.
@@ -95,9 +95,9 @@ async fn make(init: &Handle, streams: &Rendezvous, setup: Setup) -> Result<Ready
     init.order(&Order::Go, &[]).await.map_err(lost)?;
     match init.stage().await {
         Stage::Ready => {
-            let as_root = mounted.ids.is_none() && setup.root != Root::Host;
+            let owner = mounted.owner.filter(|_| setup.root != Root::Host);
             let changes = mount.as_ref().map_or_else(Arc::default, Mount::changes);
-            Ok(Ready { setup, prefix: mounted.prefix, mount, changes, as_root })
+            Ok(Ready { setup, prefix: mounted.prefix, mount, changes, owner })
         }
         Stage::Failed(failure) => Err(failure),
         Stage::Mounted(..) => Err(Failure::plain(Step::Setup, "init is mounted twice")),

@@ -140,17 +140,20 @@ fn what_a_killed_upload_left_is_removed_by_the_next() {
 
 #[test]
 fn an_agent_that_cannot_be_executed_is_replaced() {
-    let host = Host::new();
-    assert_uploaded(&host.doctor());
-    let agent = host.at(CACHE).join(&host.files(CACHE)[0]);
-    for damage in [&b"\x7fELF damaged"[..], b""] {
-        fs::write(&agent, damage).unwrap();
-        if damage.is_empty() {
-            // An empty file is a valid script: it ends well and says nothing. Only its mode gives it away.
-            fs::set_permissions(&agent, fs::Permissions::from_mode(0o600)).unwrap();
-        }
+    for shell in ["dash", "bash", "busybox sh"] {
+        let mut host = Host::with_shell(shell);
+        // The shell that the line runs in, which is the one to execute it.
+        host.with_program("probe", "");
+        symlink(format!("/bin/{}", shell.split(' ').next().unwrap()), host.at("bin").join("sh")).unwrap();
         assert_uploaded(&host.doctor());
-        assert_found(&host.doctor());
+        let agent = host.at(CACHE).join(&host.files(CACHE)[0]);
+        let whole = fs::read(&agent).unwrap();
+        // The last two are scripts of nothing: they end well and say nothing.
+        for damage in [&b"\x7fELF damaged"[..], &whole[..100_000], b"", &[0; 4096]] {
+            fs::write(&agent, damage).unwrap();
+            assert_uploaded(&host.doctor());
+            assert_found(&host.doctor());
+        }
     }
 }
 

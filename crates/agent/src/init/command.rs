@@ -137,8 +137,10 @@ fn hand_over_files(words: &OwnedFd, opened: &[descriptor::Opened]) {
     }
 }
 
-/// Takes over limits, niceness and the like, and the identity. Limits come first: with root's rights some more are had.
+/// Takes over niceness, limits and the like, and the identity. Niceness comes first, by the limit that is in force here;
+/// the identity last: with root's rights some more is had.
 fn inherit(inherited: &Inherited, identity: Option<&Identity>, groups: bool) -> Result<(), Failure> {
+    let _ = rustix::process::setpriority_process(None, i32::from(inherited.nice));
     for limit in &inherited.rlimits {
         // What cannot be had is had as far as it can.
         if sys::set_limit(limit.resource, limit.soft, limit.hard).is_err()
@@ -148,7 +150,6 @@ fn inherit(inherited: &Inherited, identity: Option<&Identity>, groups: bool) -> 
             let _ = sys::set_limit(limit.resource, limit.soft.min(hard), hard);
         }
     }
-    let _ = rustix::process::setpriority_process(None, i32::from(inherited.nice));
     let _ = fs::write("/proc/self/oom_score_adj", inherited.oom_score_adj.to_string());
     rustix::process::umask(rustix::fs::Mode::from_bits_truncate(inherited.umask & 0o777));
     match identity {

@@ -10,12 +10,13 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{Mode, OFlags, SeekFrom};
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
-use rustix::process::Pid;
+use rustix::process::{Pid, Signal, set_parent_process_death_signal};
 
 use super::command::{self, Terminal, Word};
 use super::fail;
 use super::namespace::Entered;
 use super::root::{self, Prepared};
+use super::shifted;
 use crate::channel::{Incoming, Outgoing};
 use crate::order::{Exit, Failure, Mounted, News, Order, Root, Run, Setup};
 use crate::sys::{self, Fork, Waited};
@@ -94,6 +95,11 @@ pub(crate) fn run(start: Start) -> ! {
             sys::exit_now(0);
         }
         let (prepared, fuse) = root::prepare(&setup, owner)?;
+        if entered.shifted {
+            shifted::become_root()?;
+            // Taken away by that. An init that is gone by now shows on the lifeline.
+            let _ = set_parent_process_death_signal(Some(Signal::KILL));
+        }
         Ok((signals, u32::from_ne_bytes(number), prepared, fuse))
     })();
     let (signals, init_pid, prepared, fuse) = begun.unwrap_or_else(|failure| fail(&socket, failure));
@@ -112,7 +118,7 @@ pub(crate) fn run(start: Start) -> ! {
     let prefix = if setup.root == Root::Host { prepared.mount_point().to_vec().into() } else { Vec::new().into() };
     first.prepared = Some(prepared);
     let fuse_fds: Vec<_> = fuse.iter().map(AsFd::as_fd).collect();
-    first.send(&News::Mounted(Mounted { init_pid, ids: entered.ids, prefix }), &fuse_fds);
+    first.send(&News::Mounted(Mounted { init_pid, ids: entered.ids, owner: entered.owner, prefix }), &fuse_fds);
     // The agent's copy must be the last one: when the agent dies, whoever waits for the mount must be let go.
     drop(fuse_fds);
     drop(fuse);

@@ -11,6 +11,7 @@ mod namespace;
 mod program;
 mod root;
 mod shared;
+mod shifted;
 mod subordinate;
 
 use std::io;

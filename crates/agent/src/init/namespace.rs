@@ -1,5 +1,5 @@
-//! The namespaces of a run: mount, pid, uts, and user where the agent is not root or the ids of the client do not exist
-//! for it. Called by init, in a process with one thread, before pid 1 of the new pid namespace is forked.
+//! The namespaces of a run: mount, pid, uts, and user, unless the agent and the client's user are root, or root has none.
+//! Called by init, in a process with one thread, before pid 1 of the new pid namespace is forked.
 
 use std::ffi::CString;
 use std::fs;
@@ -10,6 +10,7 @@ use rustix::io::Errno;
 use rustix::process::{getegid, geteuid};
 use rustix::thread::UnshareFlags;
 
+use super::shifted;
 use super::subordinate::{self, Ranges};
 use crate::order::{Failure, IdRanges};
 use crate::sys;
@@ -20,6 +21,10 @@ pub(crate) struct Entered {
     pub(crate) ids: Option<IdRanges>,
     /// setgroups(2) is allowed.
     pub(crate) groups: bool,
+    /// Who commands are on the host, if not the agent's user.
+    pub(crate) owner: Option<u32>,
+    /// Pid 1 has yet to become root of the user namespace.
+    pub(crate) shifted: bool,
 }
 
 const OURS: UnshareFlags = UnshareFlags::NEWNS.union(UnshareFlags::NEWPID).union(UnshareFlags::NEWUTS);
@@ -28,13 +33,42 @@ const OURS: UnshareFlags = UnshareFlags::NEWNS.union(UnshareFlags::NEWPID).union
 pub(crate) fn enter(identity: &Identity) -> Result<Entered, Failure> {
     let mut tried = String::new();
     if geteuid().is_root() && mapped("/proc/self/uid_map", identity.uid) && mapped("/proc/self/gid_map", identity.gid) {
+        // Root is the same one as the host's, who can do everything anyway; others are to be nobody there.
+        if identity.uid != 0 {
+            match enter_shifted(identity)? {
+                Ok(entered) => return Ok(entered),
+                Err(why) => shifted::check_number(identity, &why).map_err(|failure| explain("", failure))?,
+            }
+        }
         match sys::unshare(OURS) {
-            Ok(()) => return Ok(Entered { ids: None, groups: true }),
+            Ok(()) => {
+                return Ok(Entered { ids: None, groups: true, owner: Some(identity.uid), shifted: false });
+            }
             // Root of a container: it may still be allowed a user namespace, in which it can have the others.
             Err(error) => tried = format!("unshare(mount, pid, uts) as root: {error}; "),
         }
     }
     enter_user(identity).map_err(|failure| explain(&tried, failure))
+}
+
+/// As root. The inner error says why there is no user namespace; nothing has changed then.
+fn enter_shifted(identity: &Identity) -> Result<Result<Entered, String>, Failure> {
+    if let Some(why) = shifted::obstacle(identity) {
+        return Ok(Err(why));
+    }
+    let failed = |error: io::Error| Failure::new(Step::Privilege, error, "map the ids of the user namespace as root");
+    let mapper = shifted::fork_mapper().map_err(failed)?;
+    shifted::raise_limits();
+    if let Err(error) = sys::unshare(OURS | UnshareFlags::NEWUSER) {
+        mapper.cancel();
+        return Ok(Err(format!("unshare(user, mount, pid, uts): {error}")));
+    }
+    let done = mapper.run().map_err(failed)?;
+    if !(done.users && done.groups) {
+        return Err(failed(Errno::PERM.into()));
+    }
+    let owner = Some(shifted::FIRST + identity.uid);
+    Ok(Ok(Entered { ids: Some(shifted::ids()), groups: true, owner, shifted: true }))
 }
 
 fn enter_user(identity: &Identity) -> Result<Entered, Failure> {
@@ -65,6 +99,8 @@ fn enter_user(identity: &Identity) -> Result<Entered, Failure> {
             gids: list(gids, |r| r.groups.count, identity.gid),
         }),
         groups: gids.is_some(),
+        owner: None,
+        shifted: false,
     })
 }
 

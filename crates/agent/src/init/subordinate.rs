@@ -102,8 +102,18 @@ pub(crate) struct Mapper {
     go: OwnedFd,
 }
 
-/// Forks it; it waits for [`Mapper::run`], and ends without a trace if that is never called.
+/// Forks one that maps these ranges.
 pub(crate) fn fork_mapper(ranges: &Ranges, identity: &Identity) -> io::Result<Mapper> {
+    fork(|target| {
+        let users = run("newuidmap", target, &extents(ranges.users, identity.uid, ranges.host_uid));
+        let groups = run("newgidmap", target, &extents(ranges.groups, identity.gid, getegid().as_raw()));
+        (users, groups)
+    })
+}
+
+/// Forks it; it waits for [`Mapper::run`], and ends without a trace if that is never called. `map` is to map users and
+/// groups of the process given, and says which it did.
+pub(crate) fn fork(map: impl FnOnce(Pid) -> (bool, bool)) -> io::Result<Mapper> {
     let (wait, go) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
     let target = getpid();
     match sys::fork()? {
@@ -114,14 +124,19 @@ pub(crate) fn fork_mapper(ranges: &Ranges, identity: &Identity) -> io::Result<Ma
             if !matches!(rustix::io::read(&wait, &mut byte), Ok(1)) {
                 sys::exit_now(USERS_FAILED | GROUPS_FAILED);
             }
-            let users = run("newuidmap", target, &extents(ranges.users, identity.uid, ranges.host_uid));
-            let groups = run("newgidmap", target, &extents(ranges.groups, identity.gid, getegid().as_raw()));
+            let (users, groups) = map(target);
             sys::exit_now(if users { 0 } else { USERS_FAILED } | if groups { 0 } else { GROUPS_FAILED });
         }
     }
 }
 
 impl Mapper {
+    /// There is nothing to map.
+    pub(crate) fn cancel(self) {
+        drop(self.go);
+        let _ = sys::wait_end(self.pid);
+    }
+
     /// Maps the ids of this process, which has entered its user namespace.
     pub(crate) fn run(self) -> io::Result<Done> {
         rustix::io::write(&self.go, &[1])?;

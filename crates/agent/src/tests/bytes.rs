@@ -40,6 +40,25 @@ fn input_goes_in_and_ends() {
 }
 
 #[test]
+fn input_that_is_given_up_has_no_end() {
+    for_both(|rig| async move {
+        for kind in [FdKind::PipeIn, FdKind::Socket] {
+            let mut request = rig.sh("cat; echo all");
+            request.fds[0].kind = kind.clone();
+            let mut session = rig.start(&request).await;
+            session.write(0, &b"half\n"[..]).await;
+            assert_eq!(session.read_until(1, "\n").await, "half\n");
+            session.into.get_mut(&0).unwrap().reset(300);
+            assert_eq!(session.report().await, Report::Started);
+            let more = tokio::time::timeout(Duration::from_millis(500), session.from.get_mut(&1).unwrap().block());
+            assert!(more.await.is_err(), "{kind:?}: the command took it for an end");
+            session.tell(Control::Signal { signal: libc::SIGKILL as u32 }).await;
+            assert_eq!(session.ended().await.status, libc::SIGKILL as u32);
+        }
+    });
+}
+
+#[test]
 fn a_reader_that_is_gone_stops_the_input() {
     for_both(|rig| async move {
         for command in ["true", "exec <&-; sleep 0.2"] {

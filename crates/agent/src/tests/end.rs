@@ -106,6 +106,28 @@ fn a_command_given_up_is_hung_up_on_and_then_killed() {
     });
 }
 
+#[test]
+fn an_unknown_message_is_passed_over_and_what_is_none_ends_the_command() {
+    for_both(|rig| async move {
+        for prefix in [u64::MAX, 9 << 32] {
+            let marker = marker(4);
+            let mut session =
+                rig.start(&rig.sh(&format!("trap 'echo got' WINCH; echo on; sleep {marker} & wait; wait"))).await;
+            session.read_until(1, "on\n").await;
+            let mut controls = session.controls.into_inner();
+            let message = |head: &Control| remotely_proto::message::encode(head, Bytes::new()).0;
+            // An array where a map or a known variant should be: what a later version might send.
+            controls.send(remotely_proto::message::encode(&[99_u8; 4], Bytes::new()).0).await.unwrap();
+            controls.send(message(&Control::Signal { signal: libc::SIGWINCH as u32 })).await.unwrap();
+            let out = session.from.get_mut(&1).unwrap();
+            assert_eq!(out.until("got\n").await, "got\n");
+            controls.send(Bytes::copy_from_slice(&prefix.to_le_bytes())).await.unwrap();
+            assert!(tokio::task::spawn_blocking(move || gone(&marker, Duration::from_secs(4))).await.unwrap());
+        }
+        assert_eq!(rig.run(&rig.sh("true")).await.0, 0);
+    });
+}
+
 /// An agent of few words in a process of its own: starts a command, says so, and waits to be killed. Returns the pids of
 /// agent, init and pid 1, and the other end of its pipe.
 fn silent_agent(user: Option<u32>, script: &str) -> ([Pid; 3], UnixStream) {

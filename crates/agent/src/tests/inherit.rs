@@ -97,6 +97,59 @@ fn root_becomes_the_user_of_the_client() {
 }
 
 #[test]
+fn nobody_of_the_host_is_the_command_of_a_root_agent() {
+    run_as(None, |mut rig| async move {
+        rig.identity.uid = 4321;
+        rig.identity.gid = 4322;
+        let marker = format!("{}.77", 100_000 + std::process::id());
+        let mut request =
+            rig.sh(&format!("stat -c %u $(tty); tty >/dev/null && : >$(tty) && echo on; exec sleep {marker}"));
+        request.fds[0].kind = FdKind::Tty;
+        let size = remotely_proto::exec::Winsize { rows: 24, cols: 80, xpixel: 0, ypixel: 0 };
+        request.tty = Some(Tty { size, modes: None });
+        request.fds[1].kind = FdKind::Same { of: 0 };
+        let mut session = rig.start(&request).await;
+        assert_eq!(session.read_until(0, "on\r\n").await, "4321\r\non\r\n");
+        let pid = tokio::task::spawn_blocking(move || {
+            std::iter::repeat_with(|| alive(&marker)).find_map(|found| found.first().copied())
+        });
+        let pid = pid.await.unwrap().unwrap();
+        let owner = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(format!("/proc/{pid}")).unwrap());
+        assert_eq!(owner, 0x7000_0000 + 4321);
+        // Neither their namesake on the host, nor the one whose files they would be there.
+        in_process(Some(4321), || {
+            for path in ["environ", "root/etc/passwd", "cwd/etc", "fd/0"] {
+                let path = format!("/proc/{pid}/{path}");
+                assert!(std::fs::metadata(&path).and_then(|_| std::fs::read(&path)).is_err(), "{path}");
+            }
+            let pid = rustix::process::Pid::from_raw(pid as i32).unwrap();
+            assert!(sys::kill(pid, false, 0).is_err());
+        });
+    });
+}
+
+#[test]
+fn a_root_agent_gives_what_only_root_may() {
+    let prepare = || {
+        sys::set_limit(libc::RLIMIT_NOFILE, 900, 1000).unwrap();
+        sys::set_limit(libc::RLIMIT_MEMLOCK, 65536, 65536).unwrap();
+    };
+    run_with(None, prepare, |mut rig| async move {
+        rig.identity.uid = 4321;
+        let mut request = rig.sh("ulimit -Sn; ulimit -Hn; ulimit -l; nice; cat /proc/self/oom_score_adj");
+        let rlimits = [(libc::RLIMIT_NOFILE, 2000, 3000), (libc::RLIMIT_MEMLOCK, 1 << 20, 1 << 30)];
+        request.inherited.rlimits = rlimits.map(|(resource, soft, hard)| Rlimit { resource, soft, hard }).to_vec();
+        request.inherited.nice = -5;
+        request.inherited.oom_score_adj = 77;
+        // Root of a container may lack what raises limits: then they stay, and niceness, which is one here.
+        let full = rustix::thread::capabilities(None).unwrap().effective;
+        let full = full.contains(rustix::thread::CapabilitySet::SYS_RESOURCE);
+        let expected = if full { "2000\n3000\n1024\n-5\n77\n" } else { "1000\n1000\n64\n0\n77\n" };
+        assert_eq!(rig.run(&request).await.1, expected);
+    });
+}
+
+#[test]
 fn one_link_has_one_user() {
     run_as(None, |mut rig| async move {
         rig.run(&rig.sh("true")).await;

@@ -7,7 +7,7 @@
 # head may read further than asked: there must be nothing there to be read.
 set -f; h=@HASH@; t=; why=;
 ours() { [ -d "$1" ] && [ ! -L "$1" ] && [ -O "$1" ]; };
-hit() { ours "$1" && [ -O "$1/agent-$h" ] && [ ! -L "$1/agent-$h" ] && [ -x "$1/agent-$h" ] && exec "$1/agent-$h" agent; };
+hit() { ours "$1" && [ -O "$1/agent-$h" ] && [ ! -L "$1/agent-$h" ] && [ -x "$1/agent-$h" ] && [ -s "$1/agent-$h" ] && exec "$1/agent-$h" agent; };
 say() { printf "\000remotely\001 %s\n" "$*"; };
 case ${XDG_CACHE_HOME-} in /*) c=$XDG_CACHE_HOME/remotely;; *) c=${HOME:+$HOME/.cache/remotely};; esac;
 x=${XDG_RUNTIME_DIR:+$XDG_RUNTIME_DIR/remotely};

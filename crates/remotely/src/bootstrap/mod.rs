@@ -68,13 +68,22 @@ pub async fn connect(options: &ConnectOptions, mut builder: LinkBuilder) -> Resu
 pub async fn start(options: &ConnectOptions, flight: &[u8]) -> Result<Ready, ConnectError> {
     let executable = Arc::new(Executable::open(options.executable.as_deref())?);
     match attempt(options, &executable, flight, true).await {
-        // The shell found an agent of that name and could not execute it (126, 127), or it died at once (as a shell says
-        // of signals), which the line cannot tell us any more.
-        Err(ConnectError::Ended { status, .. }) if matches!(status.code(), Some(126 | 127 | 129..=159)) => {
+        Err(ConnectError::Ended { status, stderr, .. }) if damaged(status.code(), &stderr) => {
             tracing::info!("the host could not execute what it has; sending it again");
             attempt(options, &executable, flight, false).await
         }
         result => result,
+    }
+}
+
+/// Whether this is how it ends when the shell found an agent of that name that is none any more (a disk that was full, a
+/// host that crashed), which the line cannot tell us: it could not be executed (126, 127), it died at once (as a shell says
+/// of signals, or ssh, by 255 and no word, which of its own failures it has), or it is a script of nothing.
+fn damaged(code: Option<i32>, stderr: &str) -> bool {
+    match code {
+        Some(0 | 126 | 127 | 129..=159) => true,
+        Some(255) => stderr.is_empty(),
+        _ => false,
     }
 }
 

@@ -16,12 +16,18 @@ pub fn print_hash() -> io::Result<()> {
     writeln!(io::stdout(), "{hash}")
 }
 
-/// Whether the executable that runs has this hash. If so, its directory is tidied: it is a cache of agents, and this is
+/// Whether the executable that runs has this hash. If so, it is on the disk when this returns, and its directory is tidied: it is a cache of agents, and this is
 /// the one moment at which somebody waits for an upload anyway.
 pub fn verify(expected: &[u8]) -> io::Result<()> {
     let hash = own_hash()?;
     if hash.as_str().as_bytes() != expected {
         return Err(io::Error::other(format!("the upload is damaged: its hash is {hash}")));
+    }
+    // Before it gets its name: after a crash there would be the name, and no bytes.
+    match File::open("/proc/self/exe")?.sync_all() {
+        // Some file systems have nothing to sync.
+        Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => {}
+        synced => synced?,
     }
     if let Ok(own) = fs::read_link("/proc/self/exe")
         && let Some(directory) = own.parent()
