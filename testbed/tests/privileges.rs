@@ -113,6 +113,10 @@ fn with_root_on_the_host_the_command_is_nobody_there() {
         "for pid in $(pgrep -f 'sleep 61[.]5'); do stat -c %u /proc/$pid; {as_namesake} sh -c \"cat /proc/$pid/environ; \
          ls /proc/$pid/root/ /proc/$pid/cwd/; kill -0 $pid && echo killed\" 2>/dev/null || true; done | sort -u; {as_namesake} id -u"
     ));
+    let by_name = "echo one >/dev/stdout; echo two >/dev/stderr";
+    let mut opened = pair.client.remotely(["dev@far+sudo", "--", "sh", "-c", by_name]);
+    let opened = opened.stdin(std::process::Stdio::null()).output().expect("the client runs");
+    assert_eq!((&opened.stdout[..], &opened.stderr[..]), (&b"one\n"[..], &b"two\n"[..]), "its own pipes");
     let shifted = 0x7000_0000 + uid;
     assert_eq!(tried, format!("{shifted}\n{uid}\n"), "whose it is, and what the user of that number got");
     let _ = run.kill();

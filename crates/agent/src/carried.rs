@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use remotely_proto::exec::{FdKind, FdSpec, Request, Step};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Mode, OFlags, Uid};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::pipe::PipeFlags;
@@ -41,7 +41,7 @@ pub(crate) struct Carry {
     pub(crate) yields: bool,
 }
 
-/// Makes what the request asks for; a terminal belongs to `owner`, if not to the agent's user. Must be called in a runtime.
+/// Makes what the request asks for; it belongs to `owner`, if not to the agent's user, and can be opened by name (/dev/stderr). Must be called in a runtime.
 pub(crate) fn make(request: &Request, owner: Option<u32>) -> Result<Carried, Failure> {
     let numbers: Vec<u32> = request.fds.iter().map(|spec| spec.fd).collect();
     if numbers.len() > FDS_MAX || !numbers.is_sorted_by(|a, b| a < b) {
@@ -88,6 +88,8 @@ impl Carried {
                 let (reader, writer) =
                     rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|error| failed(error.into(), "a pipe"))?;
                 let (ours, theirs) = if feeds { (writer, reader) } else { (reader, writer) };
+                let owner = owner.map(Uid::from_raw);
+                rustix::fs::fchown(&theirs, owner, None).map_err(|error| failed(error.into(), "a pipe"))?;
                 let end = End::new(ours, Kind::Pipe).map_err(|error| failed(error, "a pipe"))?;
                 self.ends.push(Carry { fd, end, feeds, yields: !feeds });
                 self.pass(theirs)
