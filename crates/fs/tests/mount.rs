@@ -520,3 +520,48 @@ fn a_file_with_two_names_is_looked_at_while_it_is_open() {
     fs::write(m.here.join("elsewhere/f"), b"new").unwrap();
     eventually("what was written under the other name", || read() == b"new");
 }
+
+#[test]
+fn a_working_directory_outlives_what_others_do_beside_it() {
+    let m = Mounted::new();
+    fs::create_dir_all(m.here.join("d/work")).unwrap();
+    std::env::set_current_dir(m.there.join("d/work")).unwrap();
+    for round in 0..3 {
+        // More than is told name by name: all that was known of the directory is doubtful.
+        for index in 0..600 {
+            fs::write(m.here.join(format!("d/{round}-{index}")), b"").unwrap();
+        }
+        eventually("a new name", || m.there.join(format!("d/{round}-599")).exists());
+        assert_eq!(std::env::current_dir().unwrap(), m.there.join("d/work"));
+    }
+    std::env::set_current_dir("/").unwrap();
+}
+
+#[test]
+fn a_file_that_is_replaced_again_and_again_is_one_or_the_other() {
+    let m = Mounted::new();
+    let replace = |text: &str| {
+        fs::write(m.here.join("next"), text).unwrap();
+        fs::rename(m.here.join("next"), m.here.join("f")).unwrap();
+    };
+    replace("0");
+    let read = || fs::read_to_string(m.there.join("f"));
+    assert_eq!(read().unwrap(), "0");
+    replace("1");
+    eventually("the first of many", || read().is_ok_and(|text| text == "1"));
+    std::thread::scope(|scope| {
+        let replacing = scope.spawn(|| {
+            for turn in 2..40 {
+                replace(&turn.to_string());
+                std::thread::sleep(std::time::Duration::from_millis(50));
+            }
+        });
+        let mut last = 1;
+        while !replacing.is_finished() {
+            let now: u32 = read().expect("it is always there").parse().expect("it is always whole");
+            assert!(now >= last, "{now} after {last}");
+            last = now;
+        }
+    });
+    eventually("the last", || read().is_ok_and(|text| text == "39"));
+}

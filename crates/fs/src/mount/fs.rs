@@ -171,7 +171,7 @@ impl Fs {
         let mut invalid = std::mem::take(&mut table.invalid);
         // Dropping the name of a mount point would take away what the host has mounted there.
         invalid.retain(
-            |item| !matches!(item, Invalid::Entry(dir, name) if table.is_at(*dir, name, &self.options.covered)),
+            |item| !matches!(item, Invalid::Entry(dir, name) | Invalid::Doubt(dir, name) if table.is_at(*dir, name, &self.options.covered)),
         );
         let forgotten = std::mem::take(&mut table.forgotten);
         // Under the lock: who sees the new state can see, too, that the kernel has not been told of it.

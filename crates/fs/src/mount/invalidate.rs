@@ -14,8 +14,10 @@ use super::fuse::Device;
 /// One thing to forget.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Invalid {
-    /// A name in a directory.
+    /// A name in a directory, which names something else or nothing.
     Entry(Node, ByteVec),
+    /// A name in a directory, which may well name the same.
+    Doubt(Node, ByteVec),
     /// Attributes and content.
     Inode(Node),
     /// Attributes alone.
@@ -28,6 +30,7 @@ impl Invalid {
         tracing::trace!(item = ?self, "invalidate");
         match self {
             Self::Entry(parent, name) => device.invalidate_entry(parent.0, name),
+            Self::Doubt(parent, name) => device.expire_entry(parent.0, name),
             Self::Inode(node) => device.invalidate_inode(node.0),
             Self::Attr(node) => device.invalidate_attr(node.0),
         }
@@ -44,7 +47,8 @@ pub(super) struct Invalidator {
 impl Invalidator {
     /// Takes what is to be told. Never blocks.
     pub(super) fn tell(&self, invalid: impl IntoIterator<Item = Invalid>) {
-        let (names, inodes) = invalid.into_iter().partition(|item| matches!(item, Invalid::Entry(..)));
+        let (names, inodes) =
+            invalid.into_iter().partition(|item| matches!(item, Invalid::Entry(..) | Invalid::Doubt(..)));
         self.names.add(names);
         self.inodes.add(inodes);
     }

@@ -30,6 +30,8 @@ use super::{
 const DATA_BUDGET: u64 = 256 << 20;
 /// Bytes in one piece of pushed data: little enough for an answer not to wait long behind it.
 const PIECE: u64 = 2 * BLOCK;
+/// How often one that changes all the time is pushed anew.
+const AGAIN_MAX: u32 = 8;
 /// Larger directories are not pushed.
 const ENTRIES_MAX: u32 = 20_000;
 
@@ -40,6 +42,8 @@ pub(super) struct Pushed {
     paths: Mutex<HashMap<Key, Arc<[Name]>>>,
     /// Those that changed since.
     disturbed: Mutex<HashSet<Key>>,
+    /// How often each was pushed anew.
+    again: Mutex<HashMap<Key, u32>>,
 }
 
 impl Pushed {
@@ -49,6 +53,14 @@ impl Pushed {
 
     pub(super) fn remove(&self, key: Key) {
         self.paths.hold().remove(&key);
+    }
+
+    /// Whether it is to be pushed anew: not for ever.
+    pub(super) fn again(&self, key: Key) -> bool {
+        let mut again = self.again.hold();
+        let count = again.entry(key).or_default();
+        *count += 1;
+        *count <= AGAIN_MAX
     }
 
     /// It changed, and the mount had no number for it.

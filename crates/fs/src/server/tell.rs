@@ -280,6 +280,16 @@ impl Watcher<'_> {
             if !service.out.try_push(Lane::Query, vec![message::encode(&notice, Bytes::new())]) {
                 return true;
             }
+            let path = service.pushed.find(*key);
+            service.pushed.remove(*key);
+            // What it is now is pushed, too: whoever is going to look need not ask.
+            if let Some(path) = path
+                && service.pushed.again(*key)
+                && let Ok((_, batch)) = service.listing_to_push(&path)
+                && service.out.try_push(Lane::Query, batch)
+            {
+                return false;
+            }
             service.pushed.remove(*key);
             if service.nodes.hold().nodes_of(*key).is_empty() {
                 service.watches.remove(*key);

@@ -143,7 +143,7 @@ async fn what_is_gone_or_hidden_is_not_pushed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pushed_directory_that_changes_is_taken_back() {
+async fn a_pushed_directory_that_changes_is_taken_back_and_pushed_anew() {
     let rig = Rig::new().await;
     tree(&rig.dir);
     let item = Item { path: vec![b"usr".to_vec().into()], wanted: Wanted::Listing, age: 0 };
@@ -152,7 +152,20 @@ async fn a_pushed_directory_that_changes_is_taken_back() {
     fs::write(rig.path("usr/new"), "").unwrap();
     fs::write(rig.path("usr/newest"), "").unwrap();
     let notices = rig.notices().await;
-    assert_eq!(notices, [Notice::PushStale { path: vec![b"usr".to_vec().into()] }], "once");
+    let [.., Notice::PushStale { path: stale }, Notice::PushListing { path, entries, watched: true, .. }] =
+        &notices[..]
+    else {
+        panic!("{notices:?}");
+    };
+    assert!(notices.len() <= 4 && stale[..] == [b"usr".to_vec().into()] && stale == path, "{notices:?}");
+    assert!(entries.iter().any(|entry| entry.name[..] == *b"newest"), "{entries:?}");
+    // Not for ever, if it never rests.
+    for round in 0..20 {
+        fs::write(rig.path(&format!("usr/{round}")), "").unwrap();
+        tokio::time::sleep(std::time::Duration::from_millis(60)).await;
+    }
+    let pushed = rig.notices().await.into_iter().filter(|notice| matches!(notice, Notice::PushListing { .. }));
+    assert!(pushed.count() < 10);
     let usr = rig.node("usr").await;
     rig.list(usr).await.unwrap();
     rig.notices().await;

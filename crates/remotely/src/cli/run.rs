@@ -34,7 +34,7 @@ pub(super) struct View {
     /// How files are served.
     #[arg(long, value_name = "WAY", default_value = "fuse")]
     fs: Files,
-    /// What becomes of the NFS server of here afterwards, with --fs nfs.
+    /// What becomes of the NFS server of here afterwards, with --fs nfs: takes effect when that does.
     #[arg(long, value_name = "on|off|same")]
     nfs_afterwards: Option<NfsAfterwards>,
     /// See this path as it is on the host. May be given several times.
@@ -67,7 +67,7 @@ pub(super) struct View {
 enum Files {
     /// By FUSE on the host.
     Fuse,
-    /// By the NFS server of this machine.
+    /// By the NFS server of this machine: still to come, refused for now.
     Nfs,
 }
 

@@ -177,6 +177,7 @@ impl<'f, 'a> Course<'f, 'a> {
     async fn report(&mut self, report: Report) -> Result<Option<Ended>, RunError> {
         match report {
             Report::Started => {
+                tracing::info!("the command runs");
                 self.known = Known::Running;
                 self.flow.times.started();
                 self.flow.locals.started();
@@ -195,7 +196,7 @@ impl<'f, 'a> Course<'f, 'a> {
                 self.stopped_alone = None;
             }
             Report::Exited { status, tag, offsets, cpu, mount } => {
-                tracing::debug!(status, user_us = cpu.0, system_us = cpu.1, "the command has ended");
+                tracing::info!(status, user_us = cpu.0, system_us = cpu.1, "the command has ended");
                 self.fetching.end();
                 self.flow.times.exited();
                 self.counts = mount;

@@ -115,8 +115,10 @@ impl Flow<'_> {
         }
 
         self.times.connecting();
-        let Connected { link, process, .. } = self.connect(connect, builder).await?;
+        tracing::info!(target = %connect.target, "connecting");
+        let Connected { link, process, time, .. } = self.connect(connect, builder).await?;
         self.times.connected();
+        tracing::info!(ms = time.as_millis(), "the agent has answered");
         if let Some(profile) = late {
             server.push(profile);
         }

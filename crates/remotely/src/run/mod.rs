@@ -156,7 +156,10 @@ impl Run {
         profile: Option<&Store<Profile>>,
     ) -> Result<(outcome::Ended, bool), RunError> {
         let Finished { ended, server, link, counts } = self.attempts(options, config, profile).await?;
-        let lost = report_failures(&server.failures(), &self.locals.broken());
+        let mut failures = server.failures();
+        // Then each write waits for its end, and whoever wrote has been told.
+        failures.retain(|failure| options.sync != SyncMode::Strict || failure.operation != "write");
+        let lost = report_failures(&failures, &self.locals.broken());
         if let Some(store) = profile
             && let Err(error) = store.save(&server.profile())
         {

@@ -101,6 +101,8 @@ pub fn opcode_name(number: u32) -> Option<&'static str> {
 pub(super) mod notify {
     pub(in super::super) const INVAL_INODE: i32 = 2;
     pub(in super::super) const INVAL_ENTRY: i32 = 3;
+    /// Flag of it: looked up again when it is used, instead of dropped (Linux 6.2; before, it is dropped).
+    pub(in super::super) const EXPIRE_ONLY: u32 = 1;
 }
 
 /// FUSE_INTERRUPT has the `unique` of the request that it is about, and this bit, which no other request has.

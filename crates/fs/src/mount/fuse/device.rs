@@ -131,9 +131,20 @@ impl Device {
 
     /// Drops a name. Waits for operations in that directory that are on their way.
     pub(crate) fn invalidate_entry(&self, parent: u64, name: &[u8]) {
+        self.tell_entry(parent, name, 0);
+    }
+
+    /// Has a name looked up again before it is used. Who is in a directory of that name stays there (getcwd(2)). Waits like
+    /// [`invalidate_entry`](Self::invalidate_entry).
+    pub(crate) fn expire_entry(&self, parent: u64, name: &[u8]) {
+        self.tell_entry(parent, name, notify::EXPIRE_ONLY);
+    }
+
+    fn tell_entry(&self, parent: u64, name: &[u8], flags: u32) {
         let mut body = [0; 16];
         body[..8].copy_from_slice(&parent.to_ne_bytes());
         body[8..12].copy_from_slice(&(name.len() as u32).to_ne_bytes());
+        body[12..].copy_from_slice(&flags.to_ne_bytes());
         let len = body.len() + name.len() + 1;
         self.write(&[
             IoSlice::new(&header(len, notify::INVAL_ENTRY, 0)),

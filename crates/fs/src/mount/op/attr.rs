@@ -140,7 +140,7 @@ impl Fs {
             if mode.is_some() && inode.is_directory() && searched && attr.access & access::EXEC == 0 {
                 // Names below that the kernel keeps would go on being found.
                 let names = table.names(node);
-                table.invalid.extend(names.into_iter().map(|(name, _)| Invalid::Entry(node, name)));
+                table.invalid.extend(names.into_iter().map(|(name, _)| Invalid::Doubt(node, name)));
             }
             table.own(node, attr.clone(), answered.seen);
             self.show_attr(table, node, attr)

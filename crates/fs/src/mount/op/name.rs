@@ -34,8 +34,12 @@ impl Fs {
                                 self.show_entry(table, parent, &name, node, Some(attr)).map(|e| Answer::entry(&e))
                             });
                         }
-                        // It went while we asked: its directory is asked again.
-                        Err(Errno::STALE | Errno::NOENT) => self.with(|table| table.forget_directory(parent, 0)),
+                        // It went while we asked.
+                        Err(Errno::STALE | Errno::NOENT) => self.with(|table| {
+                            if table.known_name(parent, &name) == Some(node) {
+                                table.unset_name(parent, &name);
+                            }
+                        }),
                         Err(errno) => return Err(errno),
                     }
                 }

@@ -65,7 +65,9 @@ impl Fs {
             Ok::<_, Errno>(())
         })?;
         self.add_handle(file, node, flags, if writes { Opened::Change } else { Opened::Here });
-        if !writes {
+        if !writes && self.with(|table| table.is_in_motion(node)) {
+            self.open_now(node, file).await?;
+        } else if !writes {
             tokio::spawn(self.clone().open_soon(file));
         }
         Ok(Answer::open(file, self.keep_cache(node)))
@@ -162,6 +164,24 @@ impl Fs {
         };
         self.note(Lane::Query, &[node], Ask::Open { node, file: File(file) }).await?;
         Ok(File(file))
+    }
+
+    /// Opens a file at the client that may have been replaced there. If it was, the kernel looks its name up again (ESTALE).
+    async fn open_now(self: &Arc<Self>, node: Node, file: u64) -> Result<(), Errno> {
+        if let Some(handle) = lock(&self.files).get_mut(&file) {
+            handle.at = Opened::Query;
+        }
+        let opened = self.ask(Lane::Query, &[node], Ask::Open { node, file: File(file) }, Bytes::new()).await;
+        let Err(errno) = opened else { return Ok(()) };
+        lock(&self.files).remove(&file);
+        self.with(|table| {
+            if let Ok(inode) = table.inode(node) {
+                inode.opens = inode.opens.saturating_sub(1);
+            }
+            table.gone(node);
+            table.drop_unused(node);
+        });
+        Err(if errno == Errno::NOENT { Errno::STALE } else { errno })
     }
 
     /// What is open there stays so when its name here goes or names something else. Nobody waits for this, and what is closed

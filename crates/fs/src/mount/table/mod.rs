@@ -7,6 +7,7 @@ mod path;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use remotely_proto::ByteVec;
 use remotely_proto::fs::{Attr, Binding, Entry, Lane, Node, Time, UsedFile};
@@ -17,6 +18,9 @@ pub(super) use self::inode::{Inode, UNWATCHED};
 use self::name::Known;
 pub(super) use self::name::{Listing, Name};
 use super::invalidate::Invalid;
+
+/// Where somebody else replaced a file, another one is likely to be replaced for so long.
+const MOTION: Duration = Duration::from_secs(2);
 
 /// How old an answer is. What comes over three lanes may overtake each other.
 #[derive(Debug, Clone, Copy)]
@@ -202,8 +206,11 @@ impl Table {
                 // Open files show that it has a link less.
                 self.stale(old);
             }
+            if let Some(directory) = self.inodes.get_mut(&dir).and_then(|inode| inode.directory.as_mut()) {
+                directory.replaced = Some(Instant::now());
+            }
             self.set_name(dir, name.clone(), now);
-            self.invalid.push(Invalid::Entry(dir, name));
+            self.invalid.push(if before.is_some() { Invalid::Entry(dir, name) } else { Invalid::Doubt(dir, name) });
             self.stale(dir);
         }
     }
@@ -217,7 +224,7 @@ impl Table {
             directory.state = Known::Nothing;
         }
         for (name, node) in std::mem::take(&mut directory.names) {
-            self.invalid.push(Invalid::Entry(dir, name.into()));
+            self.invalid.push(Invalid::Doubt(dir, name.into()));
             if let Some(node) = node {
                 if let Some(inode) = self.inodes.get_mut(&node) {
                     inode.noticed = inode.noticed.max(number);
@@ -225,7 +232,9 @@ impl Table {
                     self.invalid.push(Invalid::Inode(node));
                 }
                 self.stale(node);
-                self.name_dropped(node);
+                if let Some(directory) = self.inodes.get_mut(&dir).and_then(|inode| inode.directory.as_mut()) {
+                    directory.former.push(node);
+                }
             }
         }
         self.stale(dir);
@@ -238,6 +247,23 @@ impl Table {
             self.inodes.iter().filter(|(_, inode)| inode.directory.is_some()).map(|(&node, _)| node).collect();
         for dir in dirs {
             self.forget_directory(dir, number);
+        }
+    }
+
+    /// Somebody else has just been changing what names name where this file is: it may have lost its own.
+    pub(super) fn is_in_motion(&self, node: Node) -> bool {
+        let place = self.inodes.get(&node).and_then(|inode| inode.place.as_ref());
+        let directory = place.and_then(|(dir, _)| self.inodes.get(dir)).and_then(|inode| inode.directory.as_ref());
+        directory.and_then(|directory| directory.replaced).is_some_and(|at| at.elapsed() < MOTION)
+    }
+
+    /// The server knows no such file any more: its name is asked for again.
+    pub(super) fn gone(&mut self, node: Node) {
+        if let Some((dir, name)) = self.inodes.get(&node).and_then(|inode| inode.place.clone()) {
+            if self.known_name(dir, &name) == Some(node) {
+                self.unset_name(dir, &name);
+            }
+            self.invalid.push(Invalid::Doubt(dir, name));
         }
     }
 
@@ -298,7 +324,8 @@ impl Table {
         if inode.bound != 0 {
             self.forgotten.push(node);
         }
-        for child in inode.directory.into_iter().flat_map(|dir| dir.names.into_values()).flatten() {
+        let Some(directory) = inode.directory else { return };
+        for child in directory.names.into_values().flatten().chain(directory.former) {
             self.name_dropped(child);
         }
     }

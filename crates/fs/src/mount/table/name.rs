@@ -23,8 +23,12 @@ pub(in super::super) struct Directory {
     pub(super) noticed: u64,
     /// Number of the last notice that told to forget it.
     pub(super) forgotten: u64,
+    /// What was named in it before it was forgotten: likely to be there still, with all that is known beneath.
+    pub(super) former: Vec<Node>,
     /// We have changed names in it: what is pushed may be older.
     pub(super) changed: bool,
+    /// When somebody else last changed what a name in it names.
+    pub(super) replaced: Option<Instant>,
     /// How often it was asked for: an answer to another question than the last does not count.
     asked: u64,
     /// Notices that arrived while the listing was under way, to be laid over it.
@@ -197,6 +201,7 @@ impl Table {
         directory.state = if truncated { Known::Single } else { Known::Whole };
         directory.expires = (!watched).then(|| Instant::now() + UNWATCHED);
         let meanwhile = std::mem::take(&mut directory.meanwhile);
+        dropped.append(&mut directory.former);
         added.into_iter().for_each(|node| self.name_added(node));
         dropped.into_iter().for_each(|node| self.name_dropped(node));
         for (number, name, entry) in meanwhile {
@@ -324,7 +329,8 @@ impl Table {
         }
     }
 
-    pub(super) fn unset_name(&mut self, parent: Node, name: &[u8]) {
+    /// What a name names is not known any more.
+    pub(in super::super) fn unset_name(&mut self, parent: Node, name: &[u8]) {
         let before = self
             .inodes
             .get_mut(&parent)
