@@ -60,7 +60,8 @@ fn failed_late(m: &Mounted) -> [File; 3] {
     while fill.write_at(&[1; 4096], fill.metadata().unwrap().len()).is_ok() {}
     let path = m.there.join("f");
     let files = [both(&path), both(&path), File::open(&path).unwrap()];
-    files[0].write_all_at(&[2; 100_000], 0).unwrap();
+    // One page, which the kernel gives in one piece.
+    files[0].write_all_at(&[2; 4096], 0).unwrap();
     // All that was sent has been answered after it.
     fs::set_permissions(m.there.join("fill"), fs::Permissions::from_mode(0o600)).unwrap();
     files
