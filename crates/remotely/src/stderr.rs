@@ -74,10 +74,8 @@ pub fn write_now(bytes: &[u8]) {
 /// As the terminal wants it: in raw mode it does not return the carriage by itself.
 fn cooked(bytes: &[u8]) -> Cow<'_, [u8]> {
     let modes = rustix::termios::tcgetattr(rustix::stdio::stderr());
-    if modes.is_ok_and(|modes| modes.output_modes.contains(OutputModes::OPOST)) {
-        return bytes.into();
-    }
-    if !rustix::termios::isatty(rustix::stdio::stderr()) {
+    let raw = modes.is_ok_and(|modes| !modes.output_modes.contains(OutputModes::OPOST));
+    if !raw {
         return bytes.into();
     }
     let mut text = Vec::with_capacity(bytes.len() + 16);

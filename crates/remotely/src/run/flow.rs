@@ -99,11 +99,9 @@ impl Flow<'_> {
         let server = Server::start(self.config.clone(), lanes).map_err(|error| RunError::Serve(error.into()))?;
         let server = Arc::new(server);
         serving.send_replace(Some(Arc::clone(&server)));
-        let (mut early, mut late) = (self.profile.take(), None);
-        if self.way.is_none() {
-            // A host that has no agent yet throws the first flight away.
-            std::mem::swap(&mut early, &mut late);
-        }
+        let profile = self.profile.take();
+        // A host that has no agent yet throws the first flight away.
+        let (early, late) = if self.way.is_some() { (profile, None) } else { (None, profile) };
         if let Some(profile) = early {
             server.push(profile);
             // What goes with the first flight is there a round trip earlier; a tree that takes longer to look at follows.

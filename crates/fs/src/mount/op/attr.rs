@@ -156,7 +156,7 @@ impl Fs {
     /// The answer: what is known now, or else these attributes.
     fn show_attr(&self, table: &mut Table, node: Node, attr: Attr) -> Result<Answer, Errno> {
         let inode = table.inode(node)?;
-        let attr = inode.show(attr);
+        let attr = inode.show(Some(attr));
         let valid = inode.attr_valid();
         Ok(Answer::attr(&self.show.attr(&attr), valid))
     }

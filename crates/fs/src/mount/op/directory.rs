@@ -21,12 +21,7 @@ impl Fs {
 
     pub(super) fn releasedir(self: &Arc<Self>, node: Node, file: u64) -> Answer {
         lock(&self.files).remove(&file);
-        self.with(|table| {
-            if let Ok(inode) = table.inode(node) {
-                inode.opens = inode.opens.saturating_sub(1);
-            }
-            table.drop_unused(node);
-        });
+        self.with(|table| table.closed(node));
         Answer::done()
     }
 

@@ -170,7 +170,7 @@ impl Fs {
         let waits = self.options.strict || flags & (libc::O_DIRECT | libc::O_SYNC | libc::O_DSYNC) as u32 != 0;
         let kill_privileges = write_flags & open_flag::WRITE_KILL_SUIDGID != 0;
         // What is written back from a mapping has its place, whatever the descriptor.
-        let append = write_flags & open_flag::WRITE_CACHE == 0 && flags & libc::O_APPEND as u32 != 0;
+        let append = !mapped && flags & libc::O_APPEND as u32 != 0;
         let request = Ask::Write { file: File(file), offset, kill_privileges, append };
         self.budget.acquire_many(len as u32).await.map_err(|_| Errno::IO)?.forget();
         let failed_before = self.with(|table| {

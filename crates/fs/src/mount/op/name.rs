@@ -143,7 +143,6 @@ impl Fs {
         let entry_valid = table.name_valid(parent, name, Some(node));
         let inode = table.inode(node)?;
         inode.lookups += 1;
-        let told = told.unwrap_or_else(|| inode.attr.clone());
         let shown = inode.show(told);
         Ok(EntryOut { node: node.0, entry_valid, attr_valid: inode.attr_valid(), attr: self.show.attr(&shown) })
     }

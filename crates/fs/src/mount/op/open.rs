@@ -175,11 +175,8 @@ impl Fs {
         let Err(errno) = opened else { return Ok(()) };
         lock(&self.files).remove(&file);
         self.with(|table| {
-            if let Ok(inode) = table.inode(node) {
-                inode.opens = inode.opens.saturating_sub(1);
-            }
             table.gone(node);
-            table.drop_unused(node);
+            table.closed(node);
         });
         Err(if errno == Errno::NOENT { Errno::STALE } else { errno })
     }
@@ -224,12 +221,7 @@ impl Fs {
             Some(Opened::Change) => self.note(Lane::Change, &[], Ask::ReleaseWrite { file: File(file) }).await?,
             Some(Opened::Here) | None => {}
         }
-        self.with(|table| {
-            if let Ok(inode) = table.inode(node) {
-                inode.opens = inode.opens.saturating_sub(1);
-            }
-            table.drop_unused(node);
-        });
+        self.with(|table| table.closed(node));
         Ok(Answer::done())
     }
 }

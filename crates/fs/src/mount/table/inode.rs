@@ -170,9 +170,9 @@ impl Inode {
         !self.is_doubtful() && self.writes == 0
     }
 
-    /// What the kernel is shown: the attributes that are known, or these, which the server has just told.
-    pub(in super::super) fn show(&mut self, told: Attr) -> Attr {
-        let shown = if self.is_fresh() { self.attr.clone() } else { told };
+    /// What the kernel is shown: the attributes that are known, or these, if the server has just told them.
+    pub(in super::super) fn show(&mut self, told: Option<Attr>) -> Attr {
+        let shown = told.filter(|_| !self.is_fresh()).unwrap_or_else(|| self.attr.clone());
         if self.writes == 0 {
             self.shown_size = shown.size;
         }

@@ -310,6 +310,14 @@ impl Table {
         self.drop_unused(node);
     }
 
+    /// An open file of it is closed.
+    pub(super) fn closed(&mut self, node: Node) {
+        if let Some(inode) = self.inodes.get_mut(&node) {
+            inode.opens = inode.opens.saturating_sub(1);
+        }
+        self.drop_unused(node);
+    }
+
     /// Lets an inode go that nothing refers to any more.
     pub(super) fn drop_unused(&mut self, node: Node) {
         let Some(inode) = self.inodes.get(&node) else { return };

@@ -2,7 +2,7 @@
 
 use remotely_proto::fs::{Attr, Entry, Node, Time};
 
-use super::{Age, Listing, Name, Table};
+use super::{Age, Name, Table};
 use crate::mount::invalidate::Invalid;
 
 const ROOT: Node = Node::ROOT;
@@ -35,10 +35,7 @@ fn entry(name: &str, ino: u64, size: u64) -> Entry {
 
 /// The number under which the root has to be listed.
 fn ask(table: &mut Table) -> u64 {
-    match table.whole(ROOT) {
-        Ok(Some(Listing { first: Some(number), .. })) => number,
-        _ => panic!("nothing to be asked"),
-    }
+    table.whole(ROOT).unwrap().and_then(|listing| listing.first).expect("it is neither known nor asked for")
 }
 
 fn listed(table: &mut Table, entries: Vec<Entry>) {
