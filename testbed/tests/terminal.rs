@@ -60,13 +60,16 @@ fn which_streams_are_terminals() {
 #[test]
 fn size_and_modes() {
     let pair = Pair::start();
-    let script = "stty size; trap 'stty size' WINCH; echo ready; while :; do sleep 0.02; done";
+    // A bash whose child ends by itself as SIGINT comes goes on, so nothing but the sleep may be running by then.
+    let script =
+        "stty size; trap 'stty size; echo sized; exec sleep 100' WINCH; echo ready; while :; do sleep 0.02; done";
     let mut terminal = Terminal::start(&mut remotely(&pair, &["bash", "-c", script]), "012");
     terminal.expect("24 80\r\nready", LIMIT);
     terminal.resize(33, 101);
     let took = terminal.expect("33 101", LIMIT);
     println!("F2: {took:?}");
     assert!(took < Duration::from_secs(1), "F2: {took:?}");
+    terminal.expect("sized", LIMIT);
     terminal.send([3]);
     assert_eq!(terminal.wait(LIMIT).signal(), Some(2), "{}", terminal.output());
     drop(terminal);
