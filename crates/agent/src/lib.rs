@@ -31,14 +31,21 @@ mod tests;
 mod watchdog;
 
 use std::io::{self, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::ExitCode;
 
 use remotely_proto::handshake::MAGIC;
 use remotely_session::{End, Pipe};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
+use rustix::io::retry_on_intr;
 
 use crate::order::Root;
+
+/// A number of 64 bits in decimal, and the end of the line.
+const SIZE_LINE: usize = 21;
+/// How long each byte of it may take, in seconds: from here on a link is given up after so long.
+const SIZE_WITHIN: i64 = 15;
 
 /// Runs the agent over stdin and stdout until the link ends. To be called first thing in `main`, while the process has one
 /// thread: it forks the process that will make the namespaces.
@@ -67,12 +74,32 @@ fn run() -> io::Result<End> {
     let mut ready = std::fs::File::from(pipe.writer.try_clone()?);
     ready.write_all(&[MAGIC, b" ready\n"].concat())?;
     drop(ready);
+    skip_line(pipe.reader.as_fd())?;
     let threads = std::thread::available_parallelism().map_or(2, |count| count.get().clamp(2, 8));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
     runtime.block_on(async {
         watchdog::start();
         serve::serve(pipe, init, Root::Client).await
     })
+}
+
+/// Reads the size of the first flight, which is for a shell that has to throw it away, and nothing behind it.
+fn skip_line(from: BorrowedFd<'_>) -> io::Result<()> {
+    let (mut byte, limit) = ([0], Timespec { tv_sec: SIZE_WITHIN, tv_nsec: 0 });
+    for _ in 0..SIZE_LINE {
+        if retry_on_intr(|| poll(&mut [PollFd::new(&from, PollFlags::IN)], Some(&limit)))? == 0 {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        if retry_on_intr(|| rustix::io::read(from, &mut byte))? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        match byte[0] {
+            b'\n' => return Ok(()),
+            b'0'..=b'9' => {}
+            _ => break,
+        }
+    }
+    Err(io::Error::new(io::ErrorKind::InvalidData, "what came first is not the size of a first flight"))
 }
 
 /// stdin and stdout are the protocol: they get numbers of their own, and whoever prints prints into nothing.

@@ -155,7 +155,7 @@ fn what_was_pushed_is_not_asked_for() {
     };
     used(&m.there);
     let again = m.again();
-    again.server.push(m.server.profile());
+    again.server.push(m.server.profile(), 0);
     eventually("the plan", || again.server.stats().bytes_pushed > 0);
     let before = again.mount.questions();
     used(&again.there);

@@ -163,7 +163,7 @@ fn requests() -> Vec<(&'static str, fs::Request)> {
     let binding = fs::Binding { node, parent, name: name.clone(), dev: 1, ino: 2 };
     let make = fs::Make { parent, name: name.clone(), node, mode: 0o644, umask: 0o22, caller: (1000, 1000) };
     let lock = fs::Lock { owner: 1, start: 0, end: 9, kind: fs::LockKind::Write, flock: false, pid: 2 };
-    let used = fs::UsedFile { dev: 1, ino: 2, runs: vec![(0, 2), (16, 17)] };
+    let used = fs::UsedInode { dev: 1, ino: 2, runs: vec![(0, 2), (16, 17)] };
     let set = fs::SetAttr { size: Some(0), mtime: Some(fs::SetTime::Now), ..fs::SetAttr::default() };
     vec![
         ("bind", fs::Request::Bind { bindings: vec![binding] }),
@@ -174,7 +174,7 @@ fn requests() -> Vec<(&'static str, fs::Request)> {
         ("create", fs::Request::Create { make, flags: 0o101, file }),
         ("setattr", fs::Request::Setattr { node, file: None, set }),
         ("write", fs::Request::Write { file, offset: 7, kill_privileges: true, append: true }),
-        ("used", fs::Request::Used { files: vec![used] }),
+        ("used", fs::Request::Used { inodes: vec![used] }),
     ]
 }
 
@@ -198,15 +198,17 @@ fn notices() -> Vec<(&'static str, fs::Notice)> {
     let listing =
         fs::Notice::PushListing { path: path.clone(), entries: vec![entry()], last: true, seen: 3, watched: true };
     vec![
-        ("changed", fs::Notice::Changed { dir: fs::Node::ROOT, names }),
+        ("changed", fs::Notice::Changed { dir: fs::Node::ROOT, names: names.clone() }),
         ("stale", fs::Notice::Stale { dir: fs::Node::ROOT }),
         ("overflow", fs::Notice::Overflow),
         ("push-listing", listing),
         ("push-data", fs::Notice::PushData { dev, ino, offset: fs::PUSH_BLOCK, stamp }),
         ("push-plan", fs::Notice::PushPlan { dev, ino, stamp, runs }),
+        ("push-planned", fs::Notice::PushPlanned),
         ("push-end", fs::Notice::PushEnd),
         ("root", fs::Notice::Root { attr: attr() }),
-        ("push-stale", fs::Notice::PushStale { path }),
+        ("push-stale", fs::Notice::PushStale { path: path.clone() }),
+        ("push-changed", fs::Notice::PushChanged { path, names, seen: 3 }),
     ]
 }
 

@@ -118,8 +118,9 @@ impl LinkBuilder {
         Self { handle: Some(Handle::new(shared)), flown: false, role: settings.role }
     }
 
-    /// Opens a stream. Up to 256 KiB can be sent on it at once and 256 KiB on all streams together travel in the first
-    /// flight; more waits until the other side has answered. See [`Link::open`].
+    /// Opens a stream. What its credit allows (256 KiB, or 2 MiB with [`Service::FS`]) can be sent on it at
+    /// once, and up to [`Settings::initial_window`] on all streams together travel in the first flight; more waits until the
+    /// other side has answered. See [`Link::open`].
     pub fn open(&mut self, service: Service, class: Class, body: Bytes) -> Stream {
         let Some(handle) = &self.handle else { unreachable!("only attach takes the handle, and the builder with it") };
         // Without a number, which a new link does not run out of, it is a stream on which everything fails.

@@ -70,6 +70,8 @@ pub(super) struct Fs {
     pub(super) pushed: Mutex<Option<(Vec<ByteVec>, Vec<Entry>)>>,
     /// Number of the last notice taken in.
     pub(super) noticed: watch::Sender<u64>,
+    /// All names that are pushed are known, and what content will be.
+    pub(super) planned: watch::Sender<bool>,
     over: AtomicBool,
     over_event: Notify,
     runtime: tokio::runtime::Handle,
@@ -156,6 +158,7 @@ impl Fs {
             promised: Mutex::default(),
             pushed: Mutex::default(),
             noticed: watch::Sender::new(0),
+            planned: watch::Sender::new(false),
             over: AtomicBool::new(false),
             over_event: Notify::new(),
             runtime: tokio::runtime::Handle::current(),
@@ -348,6 +351,7 @@ impl Fs {
         self.budget.close();
         // Whoever waits for one more waits for nothing.
         self.noticed.send_replace(u64::MAX);
+        self.planned.send_replace(true);
         self.invalidator.close();
         self.over_event.notify_waiters();
     }

@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use remotely_proto::exec::Identity;
-use remotely_proto::fs::{Counts, UsedFile};
+use remotely_proto::fs::{Counts, UsedInode};
 use remotely_session::Stream;
 use thiserror::Error;
 
@@ -132,12 +132,12 @@ impl Mount {
         self.fs.changes.clone()
     }
 
-    /// Tells the server what was read in this session, for the profile. On the change lane: done when the changes sent before
+    /// Tells the server what was used in this session, for the profile. On the change lane: done when the changes sent before
     /// the command's end are. Not cancel safe.
     pub async fn report_used(&self) {
-        let files = self.fs.with(|table| table.used_files());
-        for files in reports(files) {
-            let note = remotely_proto::fs::Request::Used { files };
+        let used = self.fs.with(|table| table.used_inodes());
+        for inodes in reports(used) {
+            let note = remotely_proto::fs::Request::Used { inodes };
             if self.fs.note(remotely_proto::fs::Lane::Change, &[], note).await.is_err() {
                 return;
             }
@@ -161,16 +161,16 @@ impl Mount {
 }
 
 /// Parts the list so that each part fits into a message.
-fn reports(files: Vec<UsedFile>) -> Vec<Vec<UsedFile>> {
-    let mut reports: Vec<Vec<UsedFile>> = Vec::new();
+fn reports(inodes: Vec<UsedInode>) -> Vec<Vec<UsedInode>> {
+    let mut reports: Vec<Vec<UsedInode>> = Vec::new();
     let mut room = 0;
-    for mut file in files {
-        file.runs.truncate(USED_RUNS);
-        let items = 1 + file.runs.len();
+    for mut inode in inodes {
+        inode.runs.truncate(USED_RUNS);
+        let items = 1 + inode.runs.len();
         match reports.last_mut() {
-            Some(report) if items <= room => report.push(file),
+            Some(report) if items <= room => report.push(inode),
             _ => {
-                reports.push(vec![file]);
+                reports.push(vec![inode]);
                 room = USED_ITEMS;
             }
         }
@@ -190,11 +190,11 @@ mod tests {
     #[test]
     fn reports_of_scattered_reads_fit_into_messages() {
         let runs: Vec<(u64, u64)> = (0..1000).map(|run| (u64::MAX - 2 * run - 1, u64::MAX - 2 * run)).collect();
-        let files: Vec<_> = (0..3000).map(|ino| UsedFile { dev: u64::MAX, ino, runs: runs.clone() }).collect();
+        let used: Vec<_> = (0..3000).map(|ino| UsedInode { dev: u64::MAX, ino, runs: runs.clone() }).collect();
         let mut told = 0;
-        for files in reports(files) {
-            told += files.len();
-            let request = remotely_proto::fs::Request::Used { files };
+        for inodes in reports(used) {
+            told += inodes.len();
+            let request = remotely_proto::fs::Request::Used { inodes };
             remotely_proto::message::encode(&remotely_proto::fs::ToServer { id: 0, request }, bytes::Bytes::new());
         }
         assert_eq!(told, 3000);

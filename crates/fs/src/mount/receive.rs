@@ -56,9 +56,8 @@ impl Receivers {
                 loop {
                     match receiver.next().await {
                         Ok(Some((message, payload))) => {
-                            // News of before an answer comes over the other lane, and counts first.
-                            if let (true, &ToMount::Reply { seen, .. }) = (apart, &message) {
-                                let _ = fs.noticed.subscribe().wait_for(|noticed| *noticed >= seen).await;
+                            if apart {
+                                fs.catch_up(&message).await;
                             }
                             fs.receive(message, payload);
                         }
@@ -90,6 +89,15 @@ impl Receiver {
 }
 
 impl Fs {
+    /// Waits for what comes over the query lane and counts before this message of another.
+    async fn catch_up(&self, message: &ToMount) {
+        // The senders live as long as `self`.
+        let _ = match *message {
+            ToMount::Reply { seen, .. } => self.noticed.subscribe().wait_for(|noticed| *noticed >= seen).await.is_ok(),
+            ToMount::Notice { .. } => self.planned.subscribe().wait_for(|planned| *planned).await.is_ok(),
+        };
+    }
+
     fn receive(self: &Arc<Self>, message: ToMount, payload: Bytes) {
         match message {
             ToMount::Reply { id, seen, reply } => match self.waiter(id) {
@@ -164,10 +172,16 @@ impl Fs {
                 }
                 super::fs::lock(&self.promised).push(node);
             }),
+            Notice::PushPlanned => drop(self.planned.send_replace(true)),
             Notice::Root { .. } => {}
             Notice::PushStale { path } => self.with(|table| {
                 if let Some(dir) = table.find(&path) {
                     table.forget_directory(dir, number);
+                }
+            }),
+            Notice::PushChanged { path, names, seen } => self.with(|table| {
+                if let Some(dir) = table.find(&path) {
+                    table.push_changed(dir, names, seen);
                 }
             }),
             Notice::PushEnd => {

@@ -91,8 +91,8 @@ impl Service {
                 self.files.remove(*file);
                 return Ok(Reply::Done);
             }
-            Request::Used { files } => {
-                self.record.used(files.clone());
+            Request::Used { inodes } => {
+                self.record.used(inodes.clone());
                 return Ok(Reply::Done);
             }
             // Changes nothing: with it the mount waits for the changes before (syncfs).

@@ -158,14 +158,16 @@ impl Server {
         self.service.record.profile()
     }
 
-    /// Gives the mount what an earlier run asked for, before it asks. To be called once, right after the start.
-    pub fn push(&self, profile: Profile) {
-        if let Err(error) = push::start(&self.service, profile) {
+    /// Gives the mount what an earlier run asked for, before it asks. [`introduced`](Self::introduced) waits for the names and
+    /// the first `first` bytes of content. To be called once, right after the start.
+    pub fn push(&self, profile: Profile, first: u64) {
+        if let Err(error) = push::start(&self.service, profile, first) {
             tracing::debug!(error = &error as &dyn std::error::Error, "nothing pushed");
         }
     }
 
-    /// Waits until all names that [`push`](Self::push) gives, and what content it will give, are on their lane. Cancel safe.
+    /// Waits until all names that [`push`](Self::push) gives, what content it will give, and as much of that as was asked for,
+    /// are on their lanes. Cancel safe.
     pub async fn introduced(&self) {
         // The sender lives as long as `self`.
         let _ = self.service.introduced.subscribe().wait_for(|introduced| *introduced).await;

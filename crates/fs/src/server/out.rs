@@ -90,10 +90,9 @@ impl Out {
         sender.blocking_send(batch).is_ok()
     }
 
-    /// The same without waiting: false if there is no room.
-    pub(super) fn try_push(&self, lane: Lane, batch: Batch) -> bool {
-        let sender = if lane == Lane::Bulk { &self.push_bulk } else { &self.push_query };
-        sender.try_send(batch).is_ok()
+    /// Room for a push on [`Lane::Query`], if there is some now.
+    pub(super) fn room_to_push(&self) -> Option<mpsc::Permit<'_, Batch>> {
+        self.push_query.try_reserve().ok()
     }
 }
 

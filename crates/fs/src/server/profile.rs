@@ -24,8 +24,8 @@ pub struct Item {
     /// What was wanted of it.
     #[n(1)]
     pub wanted: Wanted,
-    /// Runs in a row in which it was pushed and then not asked for. It may have been used all the same, for what was
-    /// pushed need not be asked for; so it is dropped only after many.
+    /// Runs in a row in which it was pushed and then not used. A mount that was ended does not tell what it used, so it is
+    /// dropped only after some.
     #[n(2)]
     pub age: u32,
 }

@@ -30,20 +30,20 @@ use super::{
 const DATA_BUDGET: u64 = 256 << 20;
 /// Bytes in one piece of pushed data: little enough for an answer not to wait long behind it.
 const PIECE: u64 = 2 * BLOCK;
-/// How often one that changes all the time is pushed anew.
-const AGAIN_MAX: u32 = 8;
+/// How often news is told of one that the mount may never look at.
+const NEWS_MAX: u32 = 32;
 /// Larger directories are not pushed.
 const ENTRIES_MAX: u32 = 20_000;
 
 /// The directories that the mount was given without having asked, and where they are. It has no number for them until it
-/// uses them; if one changes before, it is taken back.
+/// uses them; what changes in one before, it is told by path.
 #[derive(Debug, Default)]
 pub(super) struct Pushed {
     paths: Mutex<HashMap<Key, Arc<[Name]>>>,
     /// Those that changed since.
     disturbed: Mutex<HashSet<Key>>,
-    /// How often each was pushed anew.
-    again: Mutex<HashMap<Key, u32>>,
+    /// How often there was news of each.
+    news: Mutex<HashMap<Key, u32>>,
 }
 
 impl Pushed {
@@ -55,12 +55,12 @@ impl Pushed {
         self.paths.hold().remove(&key);
     }
 
-    /// Whether it is to be pushed anew: not for ever.
-    pub(super) fn again(&self, key: Key) -> bool {
-        let mut again = self.again.hold();
-        let count = again.entry(key).or_default();
+    /// Whether news of it is to be told: not for ever.
+    pub(super) fn is_worth_news(&self, key: Key) -> bool {
+        let mut news = self.news.hold();
+        let count = news.entry(key).or_default();
         *count += 1;
-        *count <= AGAIN_MAX
+        *count <= NEWS_MAX
     }
 
     /// It changed, and the mount had no number for it.
@@ -80,19 +80,21 @@ impl Pushed {
 }
 
 /// Starts pushing.
-pub(super) fn start(service: &Arc<Service>, profile: Profile) -> Result<(), StartError> {
+pub(super) fn start(service: &Arc<Service>, profile: Profile, first: u64) -> Result<(), StartError> {
     let pushing = Arc::clone(service);
     service.introduced.send_replace(false);
     let started = thread::start("fs-push", move || {
         let service = &*pushing;
-        let mut run = Run { service, listed: HashSet::new(), planned: Vec::new(), budget: DATA_BUDGET };
+        let mut run = Run { service, listed: HashSet::new(), planned: Vec::new(), budget: DATA_BUDGET, first };
         // All names and the plan first: they are little, and whoever needs planned data waits instead of asking.
         let introduced = profile.items.into_iter().all(|item| run.item(item));
-        service.introduced.send_replace(true);
-        if introduced {
+        let planned = message::encode(&ToMount::Notice { number: 0, notice: Notice::PushPlanned }, Bytes::new());
+        if service.out.push(Lane::Query, vec![planned]) && introduced {
+            run.pushed(0);
             let planned = std::mem::take(&mut run.planned);
             let _ = planned.into_iter().all(|plan| run.content(plan));
         }
+        service.introduced.send_replace(true);
         let end = message::encode(&ToMount::Notice { number: 0, notice: Notice::PushEnd }, Bytes::new());
         service.out.push(Lane::Bulk, vec![end]);
     });
@@ -107,6 +109,8 @@ struct Run<'a> {
     listed: HashSet<Vec<Name>>,
     planned: Vec<Planned>,
     budget: u64,
+    /// Bytes of content that are still waited for.
+    first: u64,
 }
 
 /// A file of which these bytes will be pushed: (position, length).
@@ -203,17 +207,27 @@ impl Run<'_> {
             self.service.counters.bytes_pushed.fetch_add(data.len() as u64, Ordering::Relaxed);
             let notice = Notice::PushData { dev: plan.key.dev, ino: plan.key.ino, offset, stamp };
             let message = message::encode(&ToMount::Notice { number: 0, notice }, data);
+            let len = message.1.len() as u64;
             if !self.service.out.push(Lane::Bulk, vec![message]) {
                 return false;
             }
+            self.pushed(len);
         }
         true
+    }
+
+    /// So many bytes of content are on their lane: perhaps all that is waited for.
+    fn pushed(&mut self, len: u64) {
+        self.first = self.first.saturating_sub(len);
+        if self.first == 0 {
+            self.service.introduced.send_if_modified(|introduced| !std::mem::replace(introduced, true));
+        }
     }
 }
 
 impl Service {
     /// The messages that push one directory, watched from before it is read.
-    pub(super) fn listing_to_push(&self, path: &[Name]) -> Result<(Key, Batch), Errno> {
+    fn listing_to_push(&self, path: &[Name]) -> Result<(Key, Batch), Errno> {
         let found = self.walk(path)?;
         if found.kind() != FileType::Directory {
             return Err(Errno::NOTDIR);

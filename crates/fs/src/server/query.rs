@@ -64,8 +64,8 @@ impl Service {
         }
     }
 
-    /// Takes bindings of either lane. What was pushed and changed since, while it had no number, is called stale now: the
-    /// binding may have crossed the second push, which the mount then did not take.
+    /// Takes bindings of either lane. What was pushed and changed since, while it had no number, is called stale now, unless
+    /// the news is on its way.
     pub(super) fn bind(&self, bindings: Vec<Binding>) {
         let bound: Vec<_> =
             bindings.iter().map(|binding| (binding.node, Key { dev: binding.dev, ino: binding.ino })).collect();

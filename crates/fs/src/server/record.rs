@@ -6,7 +6,7 @@ use std::{
     sync::Mutex,
 };
 
-use remotely_proto::fs::{Node, UsedFile};
+use remotely_proto::fs::{Node, UsedInode};
 
 use super::{
     name::Name,
@@ -22,10 +22,10 @@ const RUNS_MAX: usize = 256;
 /// What was pushed so many times without having been asked for goes; spread over twice as many runs, so that not
 /// everything has to be asked for again at the same time.
 const AGE_MAX: u32 = 16;
-/// The same for content, where the mount has told what was read: a command may do something else for a few runs.
+/// The same where the mount has told what was used: a command may do something else for a few runs.
 const UNUSED_MAX: u32 = 3;
 
-/// Age of what was read in this run, until the profile is made.
+/// Age of what was used in this run, until the profile is made.
 const USED: u32 = u32::MAX;
 
 /// The list so far.
@@ -39,7 +39,7 @@ struct Inner {
     items: Vec<Item>,
     listings: HashMap<Key, usize>,
     contents: HashMap<Key, usize>,
-    /// The mount has told what was read.
+    /// The mount has told what was used.
     told: bool,
 }
 
@@ -84,12 +84,16 @@ impl Record {
         }
     }
 
-    /// The mount tells what was read of files: no more than that is worth pushing.
-    pub(super) fn used(&self, files: Vec<UsedFile>) {
+    /// The mount tells where names were looked for and what was read of files: no more than that is worth pushing.
+    pub(super) fn used(&self, inodes: Vec<UsedInode>) {
         let mut inner = self.inner.hold();
         inner.told = true;
-        for file in files {
-            let Some(index) = inner.contents.get(&Key { dev: file.dev, ino: file.ino }).copied() else { continue };
+        for file in inodes {
+            let key = Key { dev: file.dev, ino: file.ino };
+            if let Some(index) = inner.listings.get(&key).copied() {
+                inner.items[index].age = USED;
+            }
+            let Some(index) = inner.contents.get(&key).copied() else { continue };
             let item = &mut inner.items[index];
             let runs = file.runs.into_iter().filter(|(start, end)| start < end).take(RUNS_MAX);
             item.wanted = Wanted::Content { blocks: runs.map(|(start, end)| Blocks { start, end }).collect() };
@@ -102,9 +106,9 @@ impl Record {
         let inner = self.inner.hold();
         let items = inner.items.iter().filter_map(|item| {
             let (age, most) = match item.wanted {
-                Wanted::Content { .. } if item.age == USED => (0, UNUSED_MAX),
+                _ if item.age == USED => (0, UNUSED_MAX),
                 // Asked for in this run, and not read: guessed wrong.
-                Wanted::Content { .. } if inner.told => (item.age.max(1), UNUSED_MAX),
+                _ if inner.told => (item.age.max(1), UNUSED_MAX),
                 _ => (item.age, AGE_MAX + spread(item)),
             };
             (age < most).then(|| Item { age, ..item.clone() })

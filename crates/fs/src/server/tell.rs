@@ -9,8 +9,8 @@ use std::{
 };
 
 use bytes::Bytes;
-use remotely_proto::fs::{Entry, Lane, Node, Notice, ToMount};
-use remotely_proto::message;
+use remotely_proto::fs::{Entry, Node, Notice, ToMount};
+use remotely_proto::{ByteVec, message};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     fs::{
@@ -44,7 +44,7 @@ const AGAIN: Duration = Duration::from_millis(50);
 /// Starts the thread.
 pub(super) fn start(service: &Arc<Service>) -> Result<(), StartError> {
     let service = Arc::clone(service);
-    thread::start("fs-watch", move || Watcher { service: &service, to_take_back: HashSet::new() }.run())
+    thread::start("fs-watch", move || Watcher { service: &service, early: HashMap::new() }.run())
 }
 
 /// What happened in one directory.
@@ -62,8 +62,8 @@ struct Events {
 
 struct Watcher<'a> {
     service: &'a Service,
-    /// Pushed directories that changed before the mount had a number for them.
-    to_take_back: HashSet<Key>,
+    /// What changed in pushed directories before the mount had a number for them.
+    early: HashMap<Key, HashMap<Vec<u8>, bool>>,
 }
 
 impl Watcher<'_> {
@@ -71,11 +71,11 @@ impl Watcher<'_> {
         let mut swept = Instant::now();
         while !self.service.is_ending() {
             let rest = SWEEP.saturating_sub(swept.elapsed());
-            if self.wait(if self.to_take_back.is_empty() { rest } else { AGAIN }) {
+            if self.wait(if self.early.is_empty() { rest } else { AGAIN }) {
                 std::thread::sleep(GATHER);
                 self.tell();
             }
-            self.take_back();
+            self.tell_early();
             let now = Instant::now();
             if now.duration_since(swept) >= SWEEP {
                 swept = now;
@@ -195,7 +195,7 @@ impl Watcher<'_> {
         let service = self.service;
         let nodes = service.nodes.hold().nodes_of(key).to_vec();
         if nodes.is_empty() {
-            self.disturbed(key);
+            self.disturbed(key, names);
             return false;
         }
         service.pushed.remove(key);
@@ -221,7 +221,7 @@ impl Watcher<'_> {
     }
 
     /// A directory changed for which the mount has no number.
-    fn disturbed(&mut self, key: Key) {
+    fn disturbed(&mut self, key: Key, names: HashMap<Vec<u8>, bool>) {
         let service = self.service;
         if service.pushed.find(key).is_none() {
             return service.watches.remove(key);
@@ -230,7 +230,10 @@ impl Watcher<'_> {
         // The number may have come since it was looked for; then one of the two threads sees what the other did.
         let nodes = service.nodes.hold().nodes_of(key).to_vec();
         if nodes.is_empty() {
-            self.to_take_back.insert(key);
+            let early = self.early.entry(key).or_default();
+            for (name, appeared) in names {
+                *early.entry(name).or_default() |= appeared;
+            }
         } else if service.pushed.take_disturbed(key) {
             tell_stale(service, &nodes);
         }
@@ -270,33 +273,49 @@ impl Watcher<'_> {
         }
     }
 
-    /// Takes back what changed before the mount had a number for it. Behind the push itself, which may still be queued.
-    fn take_back(&mut self) {
+    /// Tells what changed before the mount had a number for it, behind the push itself, which may still be queued.
+    fn tell_early(&mut self) {
         let service = self.service;
-        self.to_take_back.retain(|key| {
-            let Some(path) = service.pushed.find(*key) else { return false };
-            let path = path.iter().map(|name| name.to_vec().into()).collect();
-            let notice = ToMount::Notice { number: 0, notice: Notice::PushStale { path } };
-            if !service.out.try_push(Lane::Query, vec![message::encode(&notice, Bytes::new())]) {
-                return true;
-            }
-            let path = service.pushed.find(*key);
-            service.pushed.remove(*key);
-            // What it is now is pushed, too: whoever is going to look need not ask.
-            if let Some(path) = path
-                && service.pushed.again(*key)
-                && let Ok((_, batch)) = service.listing_to_push(&path)
-                && service.out.try_push(Lane::Query, batch)
-            {
+        self.early.retain(|&key, names| {
+            let Some(path) = service.pushed.find(key) else { return false };
+            let Some(room) = service.out.room_to_push() else { return true };
+            // Whoever gave it a number meanwhile has called it stale.
+            if !service.pushed.take_disturbed(key) {
                 return false;
             }
-            service.pushed.remove(*key);
-            if service.nodes.hold().nodes_of(*key).is_empty() {
-                service.watches.remove(*key);
-            }
+            let news =
+                service.pushed.is_worth_news(key).then(|| early_news(service, key, &path, std::mem::take(names)));
+            let path = path.iter().map(|name| name.to_vec().into()).collect();
+            let notice = match news.flatten() {
+                Some((names, _)) if names.is_empty() => return false,
+                Some((names, seen)) => Notice::PushChanged { path, names, seen },
+                None => {
+                    service.pushed.remove(key);
+                    if service.nodes.hold().nodes_of(key).is_empty() {
+                        service.watches.remove(key);
+                    }
+                    Notice::PushStale { path }
+                }
+            };
+            room.send(vec![message::encode(&ToMount::Notice { number: 0, notice }, Bytes::new())]);
             false
         });
     }
+}
+
+/// What is news of these names in a pushed directory, and the last notice before. None if that cannot be told.
+fn early_news(
+    service: &Service,
+    key: Key,
+    path: &[Name],
+    names: HashMap<Vec<u8>, bool>,
+) -> Option<(Vec<(ByteVec, Option<Entry>)>, u64)> {
+    let _turn = service.turn.hold();
+    let found = service.walk(path).ok().filter(|found| found.key() == key)?;
+    let dir = service.directory(&found, false);
+    let seen = service.notices.last();
+    let news = news(service, &dir, names)?;
+    Some((news.into_iter().map(|(name, stat)| settle(service, &dir, name, stat)).collect(), seen))
 }
 
 fn tell_stale(service: &Service, nodes: &[Node]) {
@@ -331,12 +350,7 @@ fn news(
 }
 
 /// Describes the state of a name for a notice, and remembers that it was told.
-fn settle(
-    service: &Service,
-    dir: &Directory<'_>,
-    name: Vec<u8>,
-    stat: Option<Statx>,
-) -> (remotely_proto::ByteVec, Option<Entry>) {
+fn settle(service: &Service, dir: &Directory<'_>, name: Vec<u8>, stat: Option<Statx>) -> (ByteVec, Option<Entry>) {
     let seat = attr::Seat::Name(dir.descriptor, &name);
     let told = stat.and_then(|stat| Some((stat, service.entry_of(dir, &name, seat, &stat).ok()?)));
     let key = told.as_ref().map(|(stat, _)| attr::key(stat));

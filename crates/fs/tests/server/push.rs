@@ -42,7 +42,7 @@ async fn what_was_asked_for_is_pushed_the_next_time() {
 
     let dir = first.dir.clone();
     let second = Rig::with(move |_, config| config.root = dir).await;
-    second.server.push(profile);
+    second.server.push(profile, 0);
     let mut listings = Vec::new();
     let mut stamps: HashMap<(u64, u64), Stamp> = HashMap::new();
     let mut data: HashMap<u64, Vec<(u64, usize)>> = HashMap::new();
@@ -92,7 +92,7 @@ async fn what_is_never_asked_for_again_drops_out() {
     while !profile.items.is_empty() {
         let dir = rig.dir.clone();
         let next = Rig::with(move |_, config| config.root = dir).await;
-        next.server.push(profile);
+        next.server.push(profile, 0);
         while next.pushed().await.0 != Notice::PushEnd {}
         profile = next.server.profile();
         runs += 1;
@@ -124,7 +124,7 @@ async fn what_is_gone_or_hidden_is_not_pushed() {
             item(&["usr", "small"], content()),
         ],
     };
-    rig.server.push(profile);
+    rig.server.push(profile, 0);
     let mut contents = 0;
     for notice in rig.notices().await {
         match notice {
@@ -143,29 +143,28 @@ async fn what_is_gone_or_hidden_is_not_pushed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pushed_directory_that_changes_is_taken_back_and_pushed_anew() {
+async fn what_changes_in_a_pushed_directory_is_told_by_path() {
     let rig = Rig::new().await;
     tree(&rig.dir);
     let item = Item { path: vec![b"usr".to_vec().into()], wanted: Wanted::Listing, age: 0 };
-    rig.server.push(Profile { items: vec![item] });
+    rig.server.push(Profile { items: vec![item] }, 0);
     rig.notices().await;
     fs::write(rig.path("usr/new"), "").unwrap();
-    fs::write(rig.path("usr/newest"), "").unwrap();
-    let notices = rig.notices().await;
-    let [.., Notice::PushStale { path: stale }, Notice::PushListing { path, entries, watched: true, .. }] =
-        &notices[..]
-    else {
-        panic!("{notices:?}");
-    };
-    assert!(notices.len() <= 4 && stale[..] == [b"usr".to_vec().into()] && stale == path, "{notices:?}");
-    assert!(entries.iter().any(|entry| entry.name[..] == *b"newest"), "{entries:?}");
+    fs::remove_file(rig.path("usr/small")).unwrap();
+    let mut told = std::collections::HashMap::new();
+    for notice in rig.notices().await {
+        let Notice::PushChanged { path, names, .. } = notice else { panic!("{notice:?}") };
+        assert_eq!(path[..], [b"usr".to_vec().into()]);
+        told.extend(names.into_iter().map(|(name, entry)| (name.to_vec(), entry.map(|entry| entry.attr.size))));
+    }
+    assert_eq!(told, [(b"new".to_vec(), Some(0)), (b"small".to_vec(), None)].into());
     // Not for ever, if it never rests.
-    for round in 0..20 {
+    for round in 0..48 {
         fs::write(rig.path(&format!("usr/{round}")), "").unwrap();
         tokio::time::sleep(std::time::Duration::from_millis(60)).await;
     }
-    let pushed = rig.notices().await.into_iter().filter(|notice| matches!(notice, Notice::PushListing { .. }));
-    assert!(pushed.count() < 10);
+    let notices = rig.notices().await;
+    assert!(matches!(notices.last(), Some(Notice::PushStale { .. })) && notices.len() < 48, "{}", notices.len());
     let usr = rig.node("usr").await;
     rig.list(usr).await.unwrap();
     rig.notices().await;

@@ -252,11 +252,27 @@ pub enum Notice {
         #[n(0)]
         attr: Attr,
     },
-    /// A directory that was pushed has changed before the mount gave it a number: forget what was pushed of it.
+    /// Too much has changed in a directory that was pushed, before the mount gave it a number: forget what was pushed of it.
     #[n(8)]
     PushStale {
         /// Where, from the root.
         #[n(0)]
         path: Vec<ByteVec>,
+    },
+    /// No more [`Notice::PushPlan`] follows: [`Notice::PushData`], which is on another lane, is of use from here on.
+    #[n(10)]
+    PushPlanned,
+    /// Like [`Notice::Changed`], in a directory that was pushed and that the mount has not given a number yet.
+    #[n(9)]
+    PushChanged {
+        /// Where, from the root.
+        #[n(0)]
+        path: Vec<ByteVec>,
+        /// Same meaning as in [`Notice::Changed`].
+        #[n(1)]
+        names: Vec<(ByteVec, Option<Entry>)>,
+        /// Same meaning as in a reply.
+        #[n(2)]
+        seen: u64,
     },
 }

@@ -23,4 +23,4 @@ pub use file::{
     Attr, Binding, DATA_MAX, Entry, File, INLINE_DATA, Lane, NAME_MAX, Node, PUSH_BLOCK, Stamp, Tag, Time,
     UNWATCHED_MS, access, flag,
 };
-pub use request::{Lock, LockKind, Make, Request, SetAttr, SetTime, ToServer, UsedFile};
+pub use request::{Lock, LockKind, Make, Request, SetAttr, SetTime, ToServer, UsedInode};

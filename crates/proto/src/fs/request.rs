@@ -385,26 +385,26 @@ pub enum Request {
         #[n(1)]
         name: ByteVec,
     },
-    /// One-way: what of these files was read in this session, pushed or asked for. Changes nothing, but is sent on this lane
+    /// One-way: these were used in this session, pushed or asked for. Changes nothing, but is sent on this lane
     /// before the command's end is told, so that the client has it by then.
     #[n(32)]
     Used {
-        /// The files.
+        /// They.
         #[n(0)]
-        files: Vec<UsedFile>,
+        inodes: Vec<UsedInode>,
     },
 }
 
-/// Which parts of a file were read.
+/// A directory in which a name was looked for, or a file that was read, and which parts of it.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-pub struct UsedFile {
-    /// Device of the file.
+pub struct UsedInode {
+    /// Device of it.
     #[n(0)]
     pub dev: u64,
-    /// Inode of the file.
+    /// Inode of it.
     #[n(1)]
     pub ino: u64,
-    /// Runs of blocks of [`PUSH_BLOCK`](super::PUSH_BLOCK) bytes: (first, past the last), ascending and apart.
+    /// Of a file: runs of blocks of [`PUSH_BLOCK`](super::PUSH_BLOCK) bytes: (first, past the last), ascending and apart.
     #[n(2)]
     pub runs: Vec<(u64, u64)>,
 }

@@ -3,10 +3,12 @@
 
 use std::time::Duration;
 
-use super::{WINDOW_INITIAL, WINDOW_MAX};
+use super::WINDOW_MAX;
 
 #[derive(Debug)]
 pub(super) struct Credit {
+    /// What `window` was at first.
+    initial: u64,
     /// How far the sender may be ahead of the application.
     window: u64,
     /// Bytes granted since the start of the stream.
@@ -18,8 +20,8 @@ pub(super) struct Credit {
 }
 
 impl Credit {
-    pub(super) fn new(now: Duration) -> Self {
-        Self { window: WINDOW_INITIAL, granted: WINDOW_INITIAL, received: 0, taken: 0, mark: (0, now) }
+    pub(super) fn new(now: Duration, window: u64) -> Self {
+        Self { initial: window, window, granted: window, received: 0, taken: 0, mark: (0, now) }
     }
 
     /// Bytes have come. False if they were more than was granted.
@@ -63,6 +65,6 @@ impl Credit {
 
     /// What it took from the budget.
     pub(super) fn grown(&self) -> u64 {
-        self.window - WINDOW_INITIAL
+        self.window - self.initial
     }
 }

@@ -8,6 +8,7 @@ use thiserror::Error;
 use super::{
     ACK_BYTES, ACK_DELAY, End, Event, Mux, STREAMS_MAX,
     stream::{RecvState, SendState, Stream},
+    window_initial,
 };
 use crate::{
     frame::{FrameError, HEADER, Header, Kind, Part, goodbye},
@@ -198,7 +199,8 @@ impl Mux {
         }
         let class = Class::from_code(header.flags);
         self.peer_streams += 1;
-        self.streams.insert(id, Stream::new(now, class, None));
+        let window = window_initial(service, self.hello.role.peer());
+        self.streams.insert(id, Stream::new(now, class, window, None));
         // A copy, so that it does not keep the read buffer alive for as long as it waits to be looked at.
         let body = Bytes::copy_from_slice(&payload);
         self.events.push_back(Event::Opened { id, service, class, body });

@@ -6,8 +6,9 @@ use bytes::{Buf, Bytes};
 use thiserror::Error;
 
 use super::{
-    Mux, STREAMS_MAX, Silence,
+    Mux, QUEUE_MAX, STREAMS_MAX, Silence,
     stream::{RecvState, SendState, Stream},
+    window_initial,
 };
 use crate::{
     frame::goodbye,
@@ -66,7 +67,8 @@ impl Mux {
             () => None,
         };
         self.own_streams += 1;
-        let mut stream = Stream::new(now, class, Some((service, body)));
+        let window = window_initial(service, self.hello.role);
+        let mut stream = Stream::new(now, class, window, Some((service, body)));
         if let Some(code) = failed {
             stream.open = None;
             stream.send.abandon(SendState::Reset(code));
@@ -83,9 +85,11 @@ impl Mux {
     /// [`Event::Writable`](super::Event::Writable) follows.
     pub fn send(&mut self, id: u32, data: &mut Bytes) -> Result<(), SendError> {
         self.sendable(id)?;
+        // Before there is a pipe, all that credit allows is to go with the first flight.
+        let queue_max = if self.peer.is_some() { QUEUE_MAX } else { usize::MAX };
         let Some(stream) = self.streams.get_mut(&id) else { return Err(SendError::Ended) };
         let half = &mut stream.send;
-        let part = data.split_to(half.room().min(data.len()));
+        let part = data.split_to(half.room(queue_max).min(data.len()));
         half.offered += part.len() as u64;
         half.waiting = data.has_remaining();
         if !part.is_empty() {

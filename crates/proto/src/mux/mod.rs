@@ -9,7 +9,7 @@
 //! - `alive`: keepalive
 //!
 //! Memory that the peer can cause to be held is bounded by [`STREAMS_MAX`] times the credit granted, and credit beyond
-//! [`WINDOW_INITIAL`] is granted to all streams together out of [`GROWTH_MAX`] only.
+//! what a stream has at first is granted to all streams together out of [`GROWTH_MAX`] only.
 
 mod alive;
 mod credit;
@@ -49,6 +49,9 @@ use crate::{
 pub const STREAMS_MAX: usize = 4096;
 /// Bytes that may be sent on a stream before any credit has come.
 pub const WINDOW_INITIAL: u64 = 256 << 10;
+/// The same for a stream of [`Service::FS`] that the client opens: as much as ssh lets through before it is answered, so that
+/// a first flight can fill it. No stream that the agent opens is so wide: it is not for a host to claim.
+pub const WINDOW_INITIAL_FS: u64 = 2 << 20;
 /// Most bytes that a sender may be ahead of the application that takes them.
 pub const WINDOW_MAX: u64 = 16 << 20;
 /// Bytes by which all windows of a link together may have grown.
@@ -148,6 +151,14 @@ pub struct Stats {
     pub window: Option<u64>,
 }
 
+/// Bytes that may be sent, in each direction, before any credit has come, on a stream that `opener` opens.
+fn window_initial(service: Service, opener: Role) -> u64 {
+    match (service, opener) {
+        (Service::FS, Role::Client) => WINDOW_INITIAL_FS,
+        _ => WINDOW_INITIAL,
+    }
+}
+
 /// Whether this side says nothing for now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Silence {
@@ -198,7 +209,7 @@ pub struct Mux {
     received_at: Duration,
     ack_at: Option<Duration>,
     scratch: BytesMut,
-    flight: BytesMut,
+    flight: Bytes,
     events: VecDeque<Event>,
     stats: Stats,
 }
@@ -234,7 +245,7 @@ impl Mux {
             received_at: Duration::ZERO,
             ack_at: None,
             scratch: BytesMut::new(),
-            flight: BytesMut::new(),
+            flight: Bytes::new(),
             events: VecDeque::new(),
             stats: Stats::default(),
         }

@@ -85,9 +85,12 @@ impl Mux {
             self.put_streams(now, usize::MAX, &mut writer);
             self.put_data(now, usize::MAX, &mut writer);
         }
-        self.finish_output(now, writer);
-        self.flight.extend(pieces);
-        Bytes::copy_from_slice(&self.flight)
+        let len = self.finish_output(now, writer);
+        let mut flight = BytesMut::with_capacity(self.flight.len() + len);
+        flight.extend_from_slice(&self.flight);
+        flight.extend(pieces);
+        self.flight = flight.freeze();
+        self.flight.clone()
     }
 
     /// Whether [`output`](Self::output) would give something now.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{QUEUE_MAX, WINDOW_INITIAL, credit::Credit, queue::ByteQueue};
+use super::{QUEUE_MAX, credit::Credit, queue::ByteQueue};
 use crate::open::{Class, Service};
 
 /// Chunks to send up to this size are copied together.
@@ -29,7 +29,8 @@ pub(super) struct Stream {
 }
 
 impl Stream {
-    pub(super) fn new(now: Duration, class: Class, open: Option<(Service, Bytes)>) -> Self {
+    /// With `window` bytes of credit in each direction.
+    pub(super) fn new(now: Duration, class: Class, window: u64, open: Option<(Service, Bytes)>) -> Self {
         Self {
             class,
             ours: open.is_some(),
@@ -37,7 +38,7 @@ impl Stream {
             send: SendHalf {
                 state: SendState::Open,
                 queue: ByteQueue::new(SEND_COPY),
-                granted: WINDOW_INITIAL,
+                granted: window,
                 offered: 0,
                 waiting: false,
                 held: true,
@@ -45,7 +46,7 @@ impl Stream {
             recv: RecvHalf {
                 state: RecvState::Open,
                 queue: ByteQueue::new(RECV_COPY),
-                credit: Credit::new(now),
+                credit: Credit::new(now, window),
                 grant_due: false,
                 held: true,
             },
@@ -93,10 +94,10 @@ pub(super) enum SendState {
 }
 
 impl SendHalf {
-    /// Bytes that can be taken from the application now.
-    pub(super) fn room(&self) -> usize {
+    /// Bytes that can be taken from the application now, with `queue_max` at most in the queue.
+    pub(super) fn room(&self, queue_max: usize) -> usize {
         let credit = self.granted - self.offered;
-        QUEUE_MAX.saturating_sub(self.queue.len()).min(usize::try_from(credit).unwrap_or(usize::MAX))
+        queue_max.saturating_sub(self.queue.len()).min(usize::try_from(credit).unwrap_or(usize::MAX))
     }
 
     /// The waiting application should be called: there is credit, and the queue is half empty.

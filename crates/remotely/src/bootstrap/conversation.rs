@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use remotely_proto::handshake::MAGIC;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::pipe;
@@ -83,12 +83,13 @@ impl Conversation {
         String::from_utf8_lossy(&self.noise).trim().to_owned()
     }
 
-    /// Sends the first flight and hears whether an agent has taken over, or what the host needs first.
-    pub(super) async fn greet(&mut self, flight: &[u8]) -> Result<Option<Need>, Failure> {
+    /// Sends the first flight as soon as it is there, and hears whether an agent has taken over, or what the host needs first.
+    pub(super) async fn greet(&mut self, flight: impl Future<Output = Bytes>) -> Result<Option<Need>, Failure> {
         let Self { from_host, to_host, received, noise, noise_len } = self;
         // Both at once: a login shell may print more than a pipe holds before it reads.
         let listen = read_message(from_host, received, noise, noise_len);
-        let (sent, message) = tokio::join!(to_host.write_all(flight), listen);
+        let send = async { to_host.write_all_buf(&mut announced(flight.await)).await };
+        let (sent, message) = tokio::join!(send, listen);
         let need = self.understand(message?)?;
         if need.is_none() && sent.is_err() {
             return Err(Failure::Ended);
@@ -103,7 +104,7 @@ impl Conversation {
         mut need: Need,
         executable: &Arc<Executable>,
         progress: bool,
-        flight: &[u8],
+        flight: Bytes,
     ) -> Result<Uploaded, Failure> {
         let began = Instant::now();
         let mut bytes = 0;
@@ -128,7 +129,7 @@ impl Conversation {
             }
             match self.understand(message)? {
                 None => {
-                    self.send(flight).await?;
+                    self.to_host.write_all_buf(&mut announced(flight)).await.map_err(|_| Failure::Ended)?;
                     return Ok(Uploaded { bytes, time: began.elapsed() });
                 }
                 Some(next) => need = next,
@@ -158,6 +159,11 @@ impl Conversation {
             Message::Retry { .. } => Err(ConnectError::Strange { what: "it asked again for nothing".into() }.into()),
         }
     }
+}
+
+/// The first flight behind its size, for a shell that has to throw it away.
+fn announced(flight: Bytes) -> impl Buf {
+    Bytes::from(format!("{}\n", flight.len())).chain(flight)
 }
 
 /// Compressing takes a second, during which signals must still be heard.

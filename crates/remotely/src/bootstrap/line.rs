@@ -4,12 +4,10 @@ use super::executable::Hash;
 
 /// The POSIX shell line that becomes the agent `hash`, on a host whose login shell has been given it by a transport.
 ///
-/// `flight` is how many bytes follow on its standard input before anything has been answered; `nonce` names the
-/// temporary file of this upload; `reuse` is false where an agent that is already there is not to be used.
-pub(super) fn line(hash: &Hash, flight: usize, nonce: u64, reuse: bool) -> String {
+/// `nonce` names the temporary file of this upload; `reuse` is false where an agent that is already there is not to be used.
+pub(super) fn line(hash: &Hash, nonce: u64, reuse: bool) -> String {
     one_line(include_str!("line.sh"))
         .replace("@HASH@", hash.as_str())
-        .replace("@FLIGHT@", &flight.to_string())
         .replace("@NONCE@", &format!("{nonce:016x}"))
         .replace("@REUSE@", if reuse { "true" } else { "false" })
 }
@@ -27,9 +25,9 @@ mod tests {
 
     #[test]
     fn the_line_is_one_line_with_everything_filled_in() {
-        let line = line(&Hash::of(b"x"), 123, 0xab, true);
+        let line = line(&Hash::of(b"x"), 0xab, true);
         assert!(!line.contains(['\n', '@', '\t']), "{line}");
-        assert!(line.contains("head -c 123 ") && line.contains(".new-00000000000000ab"));
+        assert!(line.contains(".new-00000000000000ab"));
         // The word limit of the C shell on glibc is 8 KiB after quoting, and several hops quote several times.
         assert!(line.len() < 2560, "{}", line.len());
     }

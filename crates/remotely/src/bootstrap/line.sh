@@ -2,9 +2,9 @@
 # blanks; @NAMES@ are replaced. It must work in every POSIX sh (dash, bash, busybox); the login shell only executes it.
 #
 # A place for the agent is used only if it is a directory of our own and no link: /tmp is everybody's. On a hit nothing
-# but builtins run before the agent takes this process over, and the first flight of the client stays unread for it.
-# On a miss the first flight (@FLIGHT@ bytes) is thrown away, and each side speaks only when it is its turn, because
-# head may read further than asked: there must be nothing there to be read.
+# but builtins run before the agent takes this process over, and the first flight of the client, with its size in a line
+# before it, stays unread for it. On a miss the first flight is thrown away, and each side speaks only when it is its
+# turn, because head may read further than asked: there must be nothing there to be read.
 set -f; h=@HASH@; t=; why=;
 ours() { [ -d "$1" ] && [ ! -L "$1" ] && [ -O "$1" ]; };
 hit() { ours "$1" && [ -O "$1/agent-$h" ] && [ ! -L "$1/agent-$h" ] && [ -x "$1/agent-$h" ] && [ -s "$1/agent-$h" ] && exec "$1/agent-$h" agent; };
@@ -18,7 +18,8 @@ if @REUSE@; then
   command -v remotely-host >/dev/null && [ "$(remotely-host agent --hash </dev/null 2>/dev/null)" = "$h" ] && exec remotely-host agent;
 fi;
 u=$(id -u);
-head -c @FLIGHT@ >/dev/null;
+read -r n || exit 1;
+head -c "$n" >/dev/null;
 if command -v gzip >/dev/null; then z=gzip; else z=plain; fi;
 probe() {
   mkdir -p -m 700 "$d" || return 1;

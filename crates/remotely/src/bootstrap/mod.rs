@@ -10,6 +10,7 @@ mod line;
 pub mod place;
 mod progress;
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -41,38 +42,58 @@ pub struct Connected {
 }
 
 /// An agent that has said that it is ready, and speaks frames from here on.
-pub struct Ready {
+struct Ready {
     /// The pipe to it.
-    pub pipe: Pipe,
+    pipe: Pipe,
     /// What was already read from the pipe: the beginning of its frames.
-    pub received: Bytes,
-    /// See [`Connected::process`].
-    pub process: Process,
-    /// See [`Connected::uploaded`].
-    pub uploaded: Option<Uploaded>,
+    received: Bytes,
+    process: Process,
+    uploaded: Option<Uploaded>,
 }
 
-/// Gets a link to `options.target`. What has been queued in `builder` travels before the first answer.
+/// Gets a link to `options.target`. What has been queued in `builder` when `queued` resolves travels before the first answer;
+/// the transport starts meanwhile.
 ///
 /// Must be called inside a Tokio runtime. Cancel safe: dropping the future kills the process of the transport and leaves the terminal as it was, also during a password prompt of ssh.
-pub async fn connect(options: &ConnectOptions, mut builder: LinkBuilder) -> Result<Connected, ConnectError> {
+pub async fn connect<F: Future<Output = ()>>(
+    options: &ConnectOptions,
+    builder: LinkBuilder,
+    queued: F,
+) -> Result<Connected, ConnectError> {
     let began = Instant::now();
-    let flight = builder.first_flight();
-    let Ready { pipe, received, process, uploaded } = start(options, &flight).await?;
+    let executable = Arc::new(Executable::open(options.executable.as_deref())?);
+    let mut flight = Flight { builder, queued: Some(Box::pin(queued)), bytes: Bytes::new() };
+    let ready = match attempt(options, &executable, &mut flight, true).await {
+        Err(ConnectError::Ended { status, stderr, .. }) if damaged(status.code(), &stderr) => {
+            tracing::info!("the host could not execute what it has; sending it again");
+            attempt(options, &executable, &mut flight, false).await
+        }
+        result => result,
+    };
+    let Ready { pipe, received, process, uploaded } = ready?;
     let time = began.elapsed();
-    let (link, incoming) = builder.attach(pipe, received);
+    let (link, incoming) = flight.builder.attach(pipe, received);
     Ok(Connected { link, incoming, process, time, uploaded })
 }
 
-/// The part of [`connect`] below the link: `flight` is sent as the first bytes that the agent reads.
-pub async fn start(options: &ConnectOptions, flight: &[u8]) -> Result<Ready, ConnectError> {
-    let executable = Arc::new(Executable::open(options.executable.as_deref())?);
-    match attempt(options, &executable, flight, true).await {
-        Err(ConnectError::Ended { status, stderr, .. }) if damaged(status.code(), &stderr) => {
-            tracing::info!("the host could not execute what it has; sending it again");
-            attempt(options, &executable, flight, false).await
+/// The first flight, made when all that is to be in it is queued.
+struct Flight<F> {
+    builder: LinkBuilder,
+    /// Until then.
+    queued: Option<Pin<Box<F>>>,
+    bytes: Bytes,
+}
+
+impl<F: Future<Output = ()>> Flight<F> {
+    /// Cancel safe.
+    async fn bytes(&mut self) -> Bytes {
+        if let Some(queued) = &mut self.queued {
+            queued.await;
+            self.queued = None;
+            self.bytes = self.builder.first_flight();
+            tracing::debug!(bytes = self.bytes.len(), "first flight");
         }
-        result => result,
+        self.bytes.clone()
     }
 }
 
@@ -87,13 +108,13 @@ fn damaged(code: Option<i32>, stderr: &str) -> bool {
     }
 }
 
-async fn attempt(
+async fn attempt<F: Future<Output = ()>>(
     options: &ConnectOptions,
     executable: &Arc<Executable>,
-    flight: &[u8],
+    flight: &mut Flight<F>,
     reuse: bool,
 ) -> Result<Ready, ConnectError> {
-    let line = line::line(&executable.hash, flight.len(), executable::nonce(), reuse);
+    let line = line::line(&executable.hash, executable::nonce(), reuse);
     let argv = transport::command_line(&options.target, &options.ssh_opts, &line);
     tracing::debug!(?argv, "starting the transport");
     let terminal = Terminal::remember();
@@ -101,7 +122,7 @@ async fn attempt(
     let process = started.process;
     let mut conversation = Conversation::new(started.reader, started.writer).map_err(ConnectError::pipe)?;
 
-    let greeting = conversation.greet(flight);
+    let greeting = conversation.greet(flight.bytes());
     let greeted = match options.timeout {
         None => greeting.await,
         Some(limit) => match tokio::time::timeout(limit, greeting).await {
@@ -111,7 +132,10 @@ async fn attempt(
     };
     let talked = match greeted {
         Ok(None) => Ok(None),
-        Ok(Some(need)) => conversation.upload(need, executable, options.progress, flight).await.map(Some),
+        Ok(Some(need)) => {
+            let flight = flight.bytes().await;
+            conversation.upload(need, executable, options.progress, flight).await.map(Some)
+        }
         Err(failure) => Err(failure),
     };
     match talked {

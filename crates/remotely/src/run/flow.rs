@@ -29,8 +29,6 @@ use crate::stderr;
 
 /// Signals and sizes that wait for a link that does not take them.
 const CONTROLS: usize = 64;
-/// How long the transport waits for the names that the command is going to ask for.
-const HEAD_START: Duration = Duration::from_millis(10);
 /// Turns that other tasks get to queue the first flight.
 const QUEUEING: usize = 16;
 /// Turns that other tasks get to write the goodbye.
@@ -70,6 +68,8 @@ pub(super) struct Finished {
     pub(super) link: Link,
     /// What the mount on the host counted, if it told.
     pub(super) counts: Option<Counts>,
+    /// How long its agent took to answer, if it was there already.
+    pub(super) answered: Option<Duration>,
 }
 
 impl Flow<'_> {
@@ -99,27 +99,34 @@ impl Flow<'_> {
         let server = Server::start(self.config.clone(), lanes).map_err(|error| RunError::Serve(error.into()))?;
         let server = Arc::new(server);
         serving.send_replace(Some(Arc::clone(&server)));
-        let profile = self.profile.take();
+        let mut profile = self.profile.take();
+        let mut head_start = Duration::ZERO;
         // A host that has no agent yet throws the first flight away.
-        let (early, late) = if self.way.is_some() { (profile, None) } else { (None, profile) };
-        if let Some(profile) = early {
-            server.push(profile);
-            // What goes with the first flight is there a round trip earlier; a tree that takes longer to look at follows.
-            let _ = tokio::time::timeout(HEAD_START, server.introduced()).await;
+        if let Some((way, _)) = self.way
+            && let Some(profile) = profile.take()
+        {
+            head_start = way.head_start();
+            server.push(profile, way.first_content());
         }
-        // Lets what was spawned queue its part of the first flight.
-        for _ in 0..QUEUEING {
-            tokio::task::yield_now().await;
-        }
+        let introduced = Arc::clone(&server);
+        let queued = async move {
+            // What goes with the first flight is there a round trip earlier; what takes longer to look at follows.
+            let _ = tokio::time::timeout(head_start, introduced.introduced()).await;
+            // Lets what was spawned queue its part.
+            for _ in 0..QUEUEING {
+                tokio::task::yield_now().await;
+            }
+        };
 
         self.times.connecting();
         tracing::info!(target = %connect.target, "connecting");
-        let Connected { link, process, time, .. } = self.connect(connect, builder).await?;
+        let Connected { link, process, time, uploaded, .. } = self.connect(connect, builder, queued).await?;
         self.times.connected();
         tracing::info!(ms = time.as_millis(), "the agent has answered");
-        if let Some(profile) = late {
-            server.push(profile);
+        if let Some(profile) = profile {
+            server.push(profile, 0);
         }
+        let answered = uploaded.is_none().then_some(time);
 
         let reports = MessageReceiver::new(exec.recv);
         // Where others of the job may write to the terminal, there is no telling whose line it is.
@@ -139,11 +146,16 @@ impl Flow<'_> {
             std::mem::forget(process);
         }
         let ended = result?;
-        Ok(Finished { ended, server, link, counts })
+        Ok(Finished { ended, server, link, counts, answered })
     }
 
-    async fn connect(&mut self, options: &ConnectOptions, builder: LinkBuilder) -> Result<Connected, RunError> {
-        let connecting = bootstrap::connect(options, builder);
+    async fn connect(
+        &mut self,
+        options: &ConnectOptions,
+        builder: LinkBuilder,
+        queued: impl Future<Output = ()>,
+    ) -> Result<Connected, RunError> {
+        let connecting = bootstrap::connect(options, builder, queued);
         tokio::pin!(connecting);
         loop {
             tokio::select! {

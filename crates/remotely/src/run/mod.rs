@@ -155,7 +155,7 @@ impl Run {
         config: &Config,
         profile: Option<&Store<Profile>>,
     ) -> Result<(outcome::Ended, bool), RunError> {
-        let Finished { ended, server, link, counts } = self.attempts(options, config, profile).await?;
+        let Finished { ended, server, link, counts, .. } = self.attempts(options, config, profile).await?;
         let mut failures = server.failures();
         // Then each write waits for its end, and whoever wrote has been told.
         failures.retain(|failure| options.sync != SyncMode::Strict || failure.operation != "write");
@@ -216,7 +216,7 @@ impl Run {
             times: &mut self.times,
         };
         let finished = flow.attempt(connect).await?;
-        let learned = Way::learn(way.map(|(way, _)| way), &finished.link.stats());
+        let learned = Way::learn(way.map(|(way, _)| way), &finished.link.stats(), finished.answered);
         if let Some(Err(error)) = store.map(|store| store.save(&learned)) {
             tracing::info!(%error, "what the way carries could not be kept");
         }

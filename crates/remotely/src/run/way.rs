@@ -17,12 +17,22 @@ const LIFETIME: Duration = Duration::from_secs(3600);
 /// Most bytes sent without knowing that the way is still what it was.
 const WINDOW_MAX: u64 = 8 << 20;
 
+/// A link that carried so many windows has shown what it carries.
+const FILLED: u64 = 16;
+/// Most content in a first flight, in bytes: no more gets through ssh before it is answered.
+const FLIGHT_MAX: u64 = 2 << 20;
+/// A way that took longer than twice this was waiting for something else.
+const HEAD_START_MAX: Duration = Duration::from_millis(500);
+
 /// The way to a target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 pub(super) struct Way {
     /// Bytes on their way that filled it.
     #[n(0)]
     window: u64,
+    /// Microseconds until its agent answered.
+    #[n(1)]
+    answer: u64,
 }
 
 /// Where that to this target is kept.
@@ -32,11 +42,27 @@ pub(super) fn store(connect: &ConnectOptions, env: &[ByteVec]) -> Option<Store<W
 }
 
 impl Way {
-    /// What a link over it turned out to carry. One link seldom shows all.
-    pub(super) fn learn(before: Option<Self>, stats: &Stats) -> Self {
-        let before = before.map_or(0, |way| way.window);
-        let seen = stats.window.unwrap_or(before);
-        Self { window: seen.max((before + seen) / 2).min(WINDOW_MAX) }
+    /// What a link over it turned out to carry, and after how long its agent answered, if that tells anything. One link
+    /// seldom shows all.
+    pub(super) fn learn(before: Option<Self>, stats: &Stats, answered: Option<Duration>) -> Self {
+        let Self { window, answer } = before.unwrap_or(Self { window: 0, answer: 0 });
+        let seen = stats.window.unwrap_or(window);
+        // Who has little to send does not fill it.
+        let filled = stats.bytes_sent >= FILLED * window;
+        Self {
+            window: seen.max(if filled { (window + seen) / 2 } else { window }).min(WINDOW_MAX),
+            answer: answered.map_or(answer, |time| time.as_micros() as u64),
+        }
+    }
+
+    /// Bytes of content for a first flight, which nothing can overtake.
+    pub(super) fn first_content(self) -> u64 {
+        self.window.min(FLIGHT_MAX)
+    }
+
+    /// How long the first flight can wait for what is to be in it without being late: the way there takes as long again.
+    pub(super) fn head_start(self) -> Duration {
+        Duration::from_micros(self.answer / 2).min(HEAD_START_MAX)
     }
 
     /// Bytes to begin with, if it is not long ago.

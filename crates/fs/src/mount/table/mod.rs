@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use remotely_proto::ByteVec;
-use remotely_proto::fs::{Attr, Binding, Entry, Lane, Node, Time, UsedFile};
+use remotely_proto::fs::{Attr, Binding, Entry, Lane, Node, Time, UsedInode};
 use rustix::io::Errno;
 use tokio::sync::Notify;
 
@@ -224,12 +224,16 @@ impl Table {
             directory.state = Known::Nothing;
         }
         for (name, node) in std::mem::take(&mut directory.names) {
-            self.invalid.push(Invalid::Doubt(dir, name.into()));
+            if self.may_be_cached(node) {
+                self.invalid.push(Invalid::Doubt(dir, name.into()));
+            }
             if let Some(node) = node {
                 if let Some(inode) = self.inodes.get_mut(&node) {
                     inode.noticed = inode.noticed.max(number);
                     inode.drop_content();
-                    self.invalid.push(Invalid::Inode(node));
+                    if inode.lookups > 0 {
+                        self.invalid.push(Invalid::Inode(node));
+                    }
                 }
                 self.stale(node);
                 if let Some(directory) = self.inodes.get_mut(&dir).and_then(|inode| inode.directory.as_mut()) {
@@ -238,6 +242,12 @@ impl Table {
             }
         }
         self.stale(dir);
+    }
+
+    /// The kernel may have a name of this node, or that there is none, from an answer of ours. A directory of which it has
+    /// seen little can have thousands of others.
+    fn may_be_cached(&self, node: Option<Node>) -> bool {
+        node.is_none_or(|node| self.inodes.get(&node).is_some_and(|inode| inode.lookups > 0))
     }
 
     /// A notice: events were lost.
@@ -338,10 +348,12 @@ impl Table {
         }
     }
 
-    /// Which files were read, and what of them; not those that the command wrote itself.
-    pub(super) fn used_files(&self) -> Vec<UsedFile> {
-        let used = self.inodes.values().filter(|inode| !inode.used.is_empty() && !inode.written);
-        used.map(|inode| UsedFile { dev: inode.attr.dev, ino: inode.attr.ino, runs: inode.used_runs() }).collect()
+    /// Which files were read, and what of them, and in which directories names were looked for; not what the command wrote
+    /// itself.
+    pub(super) fn used_inodes(&self) -> Vec<UsedInode> {
+        let searched = |inode: &Inode| inode.directory.as_ref().is_some_and(|directory| directory.searched);
+        let used = self.inodes.values().filter(|inode| searched(inode) || (!inode.used.is_empty() && !inode.written));
+        used.map(|inode| UsedInode { dev: inode.attr.dev, ino: inode.attr.ino, runs: inode.used_runs() }).collect()
     }
 
     /// Wakes everyone who waits for news of this inode.

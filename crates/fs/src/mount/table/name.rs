@@ -29,6 +29,8 @@ pub(in super::super) struct Directory {
     pub(super) changed: bool,
     /// When somebody else last changed what a name in it names.
     pub(super) replaced: Option<Instant>,
+    /// The command has looked for names in it.
+    pub(super) searched: bool,
     /// How often it was asked for: an answer to another question than the last does not count.
     asked: u64,
     /// Notices that arrived while the listing was under way, to be laid over it.
@@ -76,6 +78,7 @@ impl Table {
         let inode = self.inode(parent)?;
         let event = inode.event.get_or_insert_default().clone();
         let directory = inode.directory.get_or_insert_default();
+        directory.searched = true;
         directory.expire();
         Ok(match (directory.names.get(name), directory.state) {
             (Some(Some(node)), _) => Name::Is(*node),
@@ -96,6 +99,7 @@ impl Table {
         let inode = self.inode(dir)?;
         let event = inode.event.get_or_insert_default().clone();
         let directory = inode.directory.get_or_insert_default();
+        directory.searched = true;
         directory.expire();
         Ok(match directory.state {
             Known::Whole => None,
@@ -142,6 +146,17 @@ impl Table {
         }
     }
 
+    /// News of a directory that was pushed. What the mount has heard or done there since may be newer.
+    pub(in super::super) fn push_changed(&mut self, dir: Node, names: Vec<(ByteVec, Option<Entry>)>, seen: u64) {
+        let Some(directory) = self.inodes.get(&dir).and_then(|inode| inode.directory.as_ref()) else { return };
+        if directory.changed || seen < directory.noticed.max(self.lost) {
+            return self.forget_directory(dir, seen);
+        }
+        for (name, entry) in names {
+            self.changed(dir, name, entry, seen);
+        }
+    }
+
     /// Takes in the listing that was asked for under this number: complete, or as far as it came, if `truncated`.
     pub(in super::super) fn listed(
         &mut self,
@@ -185,14 +200,14 @@ impl Table {
                 now.insert(name, node);
             }
         }
-        let mut dropped = Vec::new();
+        let (mut dropped, mut doubtful) = (Vec::new(), Vec::new());
         for (name, &old) in &before {
             if truncated && !now.contains_key(name) {
                 now.insert(name.clone(), old);
             }
             if now.get(name).copied().flatten() != old {
                 dropped.extend(old);
-                self.invalid.push(Invalid::Entry(dir, name.clone().into()));
+                doubtful.push((name.clone(), old));
             }
         }
         let added: Vec<Node> =
@@ -202,6 +217,11 @@ impl Table {
         directory.expires = (!watched).then(|| Instant::now() + UNWATCHED);
         let meanwhile = std::mem::take(&mut directory.meanwhile);
         dropped.append(&mut directory.former);
+        for (name, old) in doubtful {
+            if self.may_be_cached(old) {
+                self.invalid.push(Invalid::Entry(dir, name.into()));
+            }
+        }
         added.into_iter().for_each(|node| self.name_added(node));
         dropped.into_iter().for_each(|node| self.name_dropped(node));
         for (number, name, entry) in meanwhile {

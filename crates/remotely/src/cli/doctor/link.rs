@@ -8,7 +8,7 @@ use crate::options::ConnectOptions;
 
 /// What was found, and whether there is a shell at the other end that can be asked more.
 pub(super) async fn examine(options: &ConnectOptions) -> (Vec<Finding>, bool) {
-    let connected = bootstrap::connect(options, LinkBuilder::new(Settings::default())).await;
+    let connected = bootstrap::connect(options, LinkBuilder::new(Settings::default()), std::future::ready(())).await;
     let Connected { link, incoming, process, time, uploaded } = match connected {
         Ok(connected) => connected,
         Err(error) => {
