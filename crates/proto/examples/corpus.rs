@@ -160,7 +160,7 @@ fn entry() -> fs::Entry {
 
 fn requests() -> Vec<(&'static str, fs::Request)> {
     let (node, file, parent, name) = (fs::Node(5), fs::File(6), fs::Node::ROOT, bytes("name"));
-    let binding = fs::Binding { node, parent, name: name.clone(), dev: 1, ino: 2 };
+    let binding = fs::Binding { node, parent, name: name.clone(), dev: 1, ino: 2, btime: attr().btime };
     let make = fs::Make { parent, name: name.clone(), node, mode: 0o644, umask: 0o22, caller: (1000, 1000) };
     let lock = fs::Lock { owner: 1, start: 0, end: 9, kind: fs::LockKind::Write, flock: false, pid: 2 };
     let used = fs::UsedInode { dev: 1, ino: 2, runs: vec![(0, 2), (16, 17)] };

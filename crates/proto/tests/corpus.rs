@@ -55,7 +55,7 @@ fn what_the_fs_server_says_unasked_is_in_the_corpus() {
         }
     }
     assert!(notices.contains(&discriminant(&Notice::PushEnd)));
-    assert_eq!(notices.len(), 9, "a kind of notice has no seed, or there is a new one");
+    assert_eq!(notices.len(), 11, "a kind of notice has no seed, or there is a new one");
     assert_eq!(replies.len(), 3, "{replies:?}");
     let used = |data: &Vec<u8>| {
         matches!(minicbor::decode::<ToServer>(data).unwrap(), ToServer { request: Request::Used { .. }, .. })

@@ -9,9 +9,6 @@ use rustix::io::Errno;
 
 use super::fs::{Fs, lock};
 
-/// The kernel gives what write(2) was given in parts, of a megabyte or little less; a smaller write was all of it.
-const PART: u64 = 512 << 10;
-
 /// An open file of the kernel: a description, which several descriptors and processes may share.
 #[derive(Debug, Clone)]
 pub(super) struct Handle {
@@ -22,10 +19,10 @@ pub(super) struct Handle {
     pub(super) names: Option<Arc<Vec<(ByteVec, Node)>>>,
     /// Bytes written of which no close has waited to hear how it went.
     unreported: u64,
-    /// Where the last write ended, if it may have been a part of what one write(2) was given.
-    part_to: Option<u64>,
     /// Number of the last late error that was told through it: see [`Late`](super::late::Late).
     told: u64,
+    /// The same, by a write.
+    told_write: u64,
 }
 
 /// Whether the server has this file open too.
@@ -44,7 +41,7 @@ impl Fs {
     pub(super) fn add_handle(self: &Arc<Self>, file: u64, node: Node, flags: u32, at: Opened) {
         self.with(|table| {
             let told = table.inode(node).map_or(0, |inode| inode.late.told_before());
-            let handle = Handle { node, flags, at, names: None, unreported: 0, part_to: None, told };
+            let handle = Handle { node, flags, at, names: None, unreported: 0, told, told_write: told };
             lock(&self.files).insert(file, handle);
         });
     }
@@ -55,10 +52,9 @@ impl Fs {
     }
 
     /// So many bytes were written through an open file.
-    pub(super) fn wrote_through(&self, file: u64, offset: u64, len: u64) {
+    pub(super) fn wrote_through(&self, file: u64, len: u64) {
         if let Some(handle) = lock(&self.files).get_mut(&file) {
             handle.unreported += len;
-            handle.part_to = (len >= PART).then_some(offset + len);
         }
     }
 
@@ -76,31 +72,33 @@ impl Fs {
 
     /// The failure of an earlier write to this file, if it was not told through this open file; now it is.
     pub(super) fn tell_late(self: &Arc<Self>, node: Node, file: u64) -> Result<(), Errno> {
-        self.late(node, file, |_| true)
+        self.late(node, file, |handle, last| std::mem::replace(&mut handle.told, last))
     }
 
-    /// The same for a write that is to begin. If it is not the first part of a write(2), that comes back shorter than it was
-    /// and without any error: the next one tells.
-    pub(super) fn tell_late_at(self: &Arc<Self>, node: Node, file: u64, offset: u64) -> Result<(), Errno> {
-        self.late(node, file, |handle| handle.part_to.take() != Some(offset))
+    /// The same for a write, which leaves it to be told by fsync(2) and close(2): the kernel may have cut what write(2) was
+    /// given in parts, and says nothing of an error that is not that of the first.
+    pub(super) fn tell_late_to_write(self: &Arc<Self>, node: Node, file: u64) -> Result<(), Errno> {
+        self.late(node, file, |handle, last| {
+            let told = handle.told.max(handle.told_write);
+            handle.told_write = last;
+            told
+        })
     }
 
     /// The same for a close, which tells it and leaves it to be told: a close of one descriptor of several, as at the end of
     /// a process that was forked, is looked at by nobody.
     pub(super) fn mention_late(self: &Arc<Self>, node: Node, file: u64) -> Result<(), Errno> {
-        self.late(node, file, |_| false)
+        self.late(node, file, |handle, _| handle.told)
     }
 
-    fn late(self: &Arc<Self>, node: Node, file: u64, told: impl FnOnce(&mut Handle) -> bool) -> Result<(), Errno> {
+    /// `told` says up to which one it was told, and notes that it is now up to the last.
+    fn late(self: &Arc<Self>, node: Node, file: u64, told: impl FnOnce(&mut Handle, u64) -> u64) -> Result<(), Errno> {
         self.with(|table| {
-            let inode = table.inode(node)?;
+            let late = &mut table.inode(node)?.late;
             let mut files = lock(&self.files);
             let Some(handle) = files.get_mut(&file) else { return Ok(()) };
-            let Some(errno) = inode.late.since(handle.told) else { return Ok(()) };
-            if told(handle) {
-                handle.told = inode.late.last();
-            }
-            Err(errno)
+            let told = told(handle, late.last());
+            late.since(told).map_or(Ok(()), Err)
         })
     }
 }

@@ -34,7 +34,7 @@ pub(super) fn kind(stat: &Statx) -> FileType {
     FileType::from_raw_mode(u32::from(stat.stx_mode))
 }
 
-fn time(time: StatxTimestamp) -> Time {
+pub(super) fn time(time: StatxTimestamp) -> Time {
     Time { sec: time.tv_sec, nsec: time.tv_nsec }
 }
 

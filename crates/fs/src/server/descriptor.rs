@@ -1,5 +1,5 @@
-//! Bounded sets of descriptors that were used lately. An inode that is open here cannot lose its number to another, so
-//! finding one by (device, inode) always finds the right one.
+//! Bounded sets of descriptors that were used lately. An inode that is open here cannot lose its number to another, but the
+//! number may have been another's before: whoever remembers it from then knows the birth time of that one.
 
 use std::{
     collections::HashMap,
@@ -8,7 +8,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{node::Key, service::Hold};
+use remotely_proto::fs::Time;
+
+use super::{
+    node::{Key, same_birth},
+    service::Hold,
+};
 
 /// Descriptors that nobody used for this long are closed, so that file systems can be unmounted here and space freed.
 const IDLE: Duration = Duration::from_secs(10);
@@ -18,6 +23,7 @@ const TRUSTED: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 struct Slot {
     descriptor: Arc<OwnedFd>,
+    born: Time,
     found: Instant,
     used: Instant,
 }
@@ -40,18 +46,18 @@ impl DescriptorCache {
         Self { capacity: capacity.max(1), slots: Mutex::default() }
     }
 
-    pub(super) fn find(&self, key: Key) -> Option<Arc<OwnedFd>> {
-        self.find_at(key, Instant::now())
+    pub(super) fn find(&self, key: Key, born: Time) -> Option<Arc<OwnedFd>> {
+        self.find_at(key, born, Instant::now())
     }
 
-    fn find_at(&self, key: Key, now: Instant) -> Option<Arc<OwnedFd>> {
+    fn find_at(&self, key: Key, born: Time, now: Instant) -> Option<Arc<OwnedFd>> {
         let mut slots = self.slots.hold();
-        let slot = slots.get_mut(&key).filter(|slot| slot.is_trusted(now))?;
+        let slot = slots.get_mut(&key).filter(|slot| slot.is_trusted(now) && same_birth(slot.born, born))?;
         slot.used = now;
         Some(Arc::clone(&slot.descriptor))
     }
 
-    pub(super) fn keep(&self, key: Key, descriptor: Arc<OwnedFd>) {
+    pub(super) fn keep(&self, key: Key, born: Time, descriptor: Arc<OwnedFd>) {
         let mut slots = self.slots.hold();
         if slots.len() >= self.capacity
             && !slots.contains_key(&key)
@@ -60,7 +66,7 @@ impl DescriptorCache {
             slots.remove(&oldest);
         }
         let now = Instant::now();
-        slots.insert(key, Slot { descriptor, found: now, used: now });
+        slots.insert(key, Slot { descriptor, born, found: now, used: now });
     }
 
     pub(super) fn drop_one(&self, key: Key) {
@@ -86,16 +92,22 @@ mod tests {
     fn the_one_unused_for_longest_goes() {
         let cache = DescriptorCache::new(2);
         let descriptor = Arc::new(OwnedFd::from(std::fs::File::open("/").unwrap()));
-        let key = |ino| Key { dev: 1, ino };
-        cache.keep(key(1), Arc::clone(&descriptor));
-        cache.keep(key(2), Arc::clone(&descriptor));
-        assert!(cache.find(key(1)).is_some());
-        cache.keep(key(3), Arc::clone(&descriptor));
-        assert!(cache.find(key(2)).is_none() && cache.find(key(1)).is_some() && cache.find(key(3)).is_some());
+        let (key, born) = (|ino| Key { dev: 1, ino }, Time { sec: 5, nsec: 6 });
+        cache.keep(key(1), born, Arc::clone(&descriptor));
+        cache.keep(key(2), born, Arc::clone(&descriptor));
+        assert!(cache.find(key(1), born).is_some());
+        cache.keep(key(3), born, Arc::clone(&descriptor));
+        assert!(
+            cache.find(key(2), born).is_none()
+                && cache.find(key(1), born).is_some()
+                && cache.find(key(3), born).is_some()
+        );
         let later = Instant::now() + TRUSTED;
-        assert!(cache.find_at(key(3), later - Duration::from_secs(1)).is_some());
-        assert!(cache.find_at(key(3), later).is_none(), "however often it is used");
+        assert!(cache.find_at(key(3), born, later - Duration::from_secs(1)).is_some());
+        assert!(cache.find_at(key(3), born, later).is_none(), "however often it is used");
+        assert!(cache.find(key(3), Time { sec: 5, nsec: 5 }).is_none(), "that was another");
+        assert!(cache.find(key(3), Time::default()).is_some());
         cache.sweep(Instant::now() + IDLE);
-        assert!(cache.find(key(1)).is_none());
+        assert!(cache.find(key(1), born).is_none());
     }
 }

@@ -104,7 +104,7 @@ impl Service {
         let stat = attr::stat(&descriptor)?;
         {
             let mut nodes = self.nodes.hold();
-            nodes.insert(make.node, attr::key(&stat), None);
+            nodes.insert(make.node, (attr::key(&stat), attr::time(stat.stx_btime)), None);
             nodes.pin(make.node, Arc::clone(&descriptor));
         }
         self.files.add(file, make.node, Arc::clone(&descriptor));
@@ -140,7 +140,7 @@ impl Service {
 
     fn register(&self, make: &Make, found: &Located) {
         let place = Place { parent: make.parent, name: make.name.to_vec().into() };
-        self.nodes.hold().insert(make.node, found.key(), Some(place));
+        self.nodes.hold().insert(make.node, (found.key(), found.born()), Some(place));
     }
 
     /// A change of the mount's own has moved the times of a directory.

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use remotely_proto::fs::{Binding, Node};
+use remotely_proto::fs::{Binding, Node, Time};
 
 use super::name::{self, Name};
 
@@ -49,6 +49,8 @@ pub(super) struct Place {
 pub(super) struct Inode {
     /// What must be found.
     pub(super) key: Key,
+    /// With this birth time, if that is known.
+    pub(super) born: Time,
     /// Where, best guess first.
     pub(super) places: Vec<Place>,
     /// A descriptor, for the root and for what has no name any more.
@@ -80,7 +82,8 @@ pub(super) struct NodeTable {
 impl NodeTable {
     /// A table that knows the root only.
     pub(super) fn new(root: Key, descriptor: Arc<OwnedFd>) -> Self {
-        let inode = Inode { key: root, places: Vec::new(), pin: Some(descriptor), life: Life::Used };
+        let inode =
+            Inode { key: root, born: Time::default(), places: Vec::new(), pin: Some(descriptor), life: Life::Used };
         Self {
             nodes: HashMap::from([(Node::ROOT, inode)]),
             by_key: HashMap::from([(root, vec![Node::ROOT])]),
@@ -96,18 +99,18 @@ impl NodeTable {
             let key = Key { dev: binding.dev, ino: binding.ino };
             self.insert(
                 binding.node,
-                key,
+                (key, binding.btime),
                 Some(Place { parent: binding.parent, name: Vec::from(binding.name).into() }),
             );
         }
     }
 
     /// Makes a node known, or one more name of it.
-    pub(super) fn insert(&mut self, node: Node, key: Key, place: Option<Place>) {
+    pub(super) fn insert(&mut self, node: Node, (key, born): (Key, Time), place: Option<Place>) {
         if node == Node::ROOT || (self.nodes.len() >= NODES_MAX && !self.nodes.contains_key(&node)) {
             return;
         }
-        if self.nodes.get(&node).is_some_and(|inode| inode.key != key) {
+        if self.nodes.get(&node).is_some_and(|inode| inode.key != key || !same_birth(inode.born, born)) {
             self.remove(node);
         }
         if place.as_ref().is_some_and(|place| place.name.len() as isize > self.name_bytes)
@@ -117,7 +120,7 @@ impl NodeTable {
         }
         let inode = self.nodes.entry(node).or_insert_with(|| {
             self.by_key.entry(key).or_default().push(node);
-            Inode { key, places: Vec::new(), pin: None, life: Life::Used }
+            Inode { key, born, places: Vec::new(), pin: None, life: Life::Used }
         });
         inode.life = Life::Used;
         let Some(place) = place else { return };
@@ -345,6 +348,11 @@ impl NodeTable {
     }
 }
 
+/// Whether two inodes with the same number may be one.
+pub(super) fn same_birth(one: Time, other: Time) -> bool {
+    one == other || one == Time::default() || other == Time::default()
+}
+
 fn bytes(places: &[Place]) -> isize {
     places.iter().map(|place| place.name.len() as isize).sum()
 }
@@ -360,7 +368,7 @@ mod tests {
 
     fn bind(table: &mut NodeTable, node: u64, parent: u64, name: &[u8], ino: u64) {
         let name = name.to_vec().into();
-        table.bind(Binding { node: Node(node), parent: Node(parent), name, dev: 1, ino });
+        table.bind(Binding { node: Node(node), parent: Node(parent), name, dev: 1, ino, btime: Time::default() });
     }
 
     fn path(table: &NodeTable, node: u64) -> Option<String> {

@@ -11,12 +11,12 @@ use rustix::{
     io::Errno,
 };
 
-use remotely_proto::fs::Node;
+use remotely_proto::fs::{Node, Time};
 
 use super::{
     attr,
     name::{self, Name},
-    node::{DEPTH_MAX, Key, Place},
+    node::{DEPTH_MAX, Key, Place, same_birth},
     service::{Hold, Service},
 };
 
@@ -41,6 +41,11 @@ impl Located {
 
     pub(super) fn kind(&self) -> FileType {
         attr::kind(&self.stat)
+    }
+
+    /// Birth time, zero if the file system does not know it.
+    pub(super) fn born(&self) -> Time {
+        attr::time(self.stat.stx_btime)
     }
 
     pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
@@ -71,10 +76,10 @@ impl Service {
         depth: usize,
         steps: &mut usize,
     ) -> Result<(Arc<OwnedFd>, Option<Statx>), Errno> {
-        let (key, pin, places) = {
+        let (key, born, pin, places) = {
             let nodes = self.nodes.hold();
             let inode = nodes.get(node).ok_or(Errno::STALE)?;
-            (inode.key, inode.pin.clone(), inode.places.clone())
+            (inode.key, inode.born, inode.pin.clone(), inode.places.clone())
         };
         // It may have come to be hidden since it was bound.
         if node != Node::ROOT && self.hidden.inode(key) {
@@ -83,7 +88,7 @@ impl Service {
         if let Some(pin) = pin {
             return Ok((pin, None));
         }
-        if let Some(descriptor) = self.directories.find(key) {
+        if let Some(descriptor) = self.directories.find(key, born) {
             return Ok((descriptor, None));
         }
         if depth >= DEPTH_MAX {
@@ -95,7 +100,7 @@ impl Service {
             if *steps > STEPS_MAX {
                 return Err(Errno::STALE);
             }
-            match self.try_place(key, place, depth, steps) {
+            match self.try_place((key, born), place, depth, steps) {
                 Ok(found) => {
                     if index > 0 {
                         self.nodes.hold().confirm(node, place);
@@ -109,11 +114,17 @@ impl Service {
         Err(failure)
     }
 
-    fn try_place(&self, key: Key, place: &Place, depth: usize, steps: &mut usize) -> Result<Located, Errno> {
+    fn try_place(
+        &self,
+        (key, born): (Key, Time),
+        place: &Place,
+        depth: usize,
+        steps: &mut usize,
+    ) -> Result<Located, Errno> {
         let (parent, _) = self.locate_within(place.parent, depth + 1, steps)?;
         let parent_key = self.nodes.hold().get(place.parent).ok_or(Errno::STALE)?.key;
         let found = self.step((parent.as_fd(), parent_key), &place.name)?;
-        if found.key() == key { Ok(found) } else { Err(Errno::STALE) }
+        if found.key() == key && same_birth(found.born(), born) { Ok(found) } else { Err(Errno::STALE) }
     }
 
     /// One name down. ENOENT for what is hidden. Directories are remembered.
@@ -126,7 +137,7 @@ impl Service {
             return Err(Errno::NOENT);
         }
         if found.kind() == FileType::Directory {
-            self.directories.keep(found.key(), Arc::clone(&found.descriptor));
+            self.directories.keep(found.key(), found.born(), Arc::clone(&found.descriptor));
         }
         Ok(found)
     }

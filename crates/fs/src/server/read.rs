@@ -64,11 +64,15 @@ impl Service {
 
     /// A descriptor for reading, kept for the next time.
     pub(super) fn open_for_reading(&self, node: Node) -> Result<Arc<OwnedFd>, Errno> {
-        let key = self.nodes.hold().get(node).ok_or(Errno::STALE)?.key;
+        let (key, born) = {
+            let nodes = self.nodes.hold();
+            let inode = nodes.get(node).ok_or(Errno::STALE)?;
+            (inode.key, inode.born)
+        };
         if self.hidden.inode(key) {
             return Err(Errno::STALE);
         }
-        if let Some(descriptor) = self.readers.find(key) {
+        if let Some(descriptor) = self.readers.find(key, born) {
             return Ok(descriptor);
         }
         let found = self.locate(node)?;
@@ -76,7 +80,7 @@ impl Service {
             return Err(Errno::ISDIR);
         }
         let descriptor = Arc::new(self.reopen(&found, OFlags::RDONLY)?);
-        self.readers.keep(key, Arc::clone(&descriptor));
+        self.readers.keep(key, found.born(), Arc::clone(&descriptor));
         Ok(descriptor)
     }
 }

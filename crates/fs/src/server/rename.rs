@@ -41,7 +41,7 @@ impl Service {
         }
         linkat(CWD, proc_path(source.as_fd()), dir.descriptor, name, AtFlags::SYMLINK_FOLLOW)?;
         let stat = attr::stat(&source.descriptor)?;
-        self.nodes.hold().insert(node, source.key(), Some(Place { parent, name: name.into() }));
+        self.nodes.hold().insert(node, (source.key(), source.born()), Some(Place { parent, name: name.into() }));
         {
             let mut known = self.known.hold();
             known.changed(&source.stat, &stat);

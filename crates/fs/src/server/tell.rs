@@ -60,6 +60,9 @@ struct Events {
     unmounted: bool,
 }
 
+/// A name, and what it names now.
+type Told = (ByteVec, Option<Entry>);
+
 struct Watcher<'a> {
     service: &'a Service,
     /// What changed in pushed directories before the mount had a number for them.
@@ -304,12 +307,7 @@ impl Watcher<'_> {
 }
 
 /// What is news of these names in a pushed directory, and the last notice before. None if that cannot be told.
-fn early_news(
-    service: &Service,
-    key: Key,
-    path: &[Name],
-    names: HashMap<Vec<u8>, bool>,
-) -> Option<(Vec<(ByteVec, Option<Entry>)>, u64)> {
+fn early_news(service: &Service, key: Key, path: &[Name], names: HashMap<Vec<u8>, bool>) -> Option<(Vec<Told>, u64)> {
     let _turn = service.turn.hold();
     let found = service.walk(path).ok().filter(|found| found.key() == key)?;
     let dir = service.directory(&found, false);
@@ -350,7 +348,7 @@ fn news(
 }
 
 /// Describes the state of a name for a notice, and remembers that it was told.
-fn settle(service: &Service, dir: &Directory<'_>, name: Vec<u8>, stat: Option<Statx>) -> (ByteVec, Option<Entry>) {
+fn settle(service: &Service, dir: &Directory<'_>, name: Vec<u8>, stat: Option<Statx>) -> Told {
     let seat = attr::Seat::Name(dir.descriptor, &name);
     let told = stat.and_then(|stat| Some((stat, service.entry_of(dir, &name, seat, &stat).ok()?)));
     let key = told.as_ref().map(|(stat, _)| attr::key(stat));

@@ -81,8 +81,22 @@ async fn a_directory_swapped_for_a_link_is_stale() {
     assert_eq!(entry.attr.mode & libc::S_IFMT, libc::S_IFLNK);
     let below = Node(other.number());
     let bindings = vec![
-        Binding { node: below, parent: link, name: b"e".to_vec().into(), dev, ino: 1 },
-        Binding { node: Node(555), parent: below, name: b"f".to_vec().into(), dev, ino },
+        Binding {
+            node: below,
+            parent: link,
+            name: b"e".to_vec().into(),
+            dev,
+            ino: 1,
+            btime: remotely_proto::fs::Time::default(),
+        },
+        Binding {
+            node: Node(555),
+            parent: below,
+            name: b"f".to_vec().into(),
+            dev,
+            ino,
+            btime: remotely_proto::fs::Time::default(),
+        },
     ];
     other.tell(Lane::Query, Request::Bind { bindings }, Bytes::new()).await;
     assert_eq!(other.read(Node(555), 0, 10).await, Err(libc::ESTALE));
@@ -93,15 +107,36 @@ async fn a_directory_swapped_for_a_link_is_stale() {
 async fn circles_of_bindings_end() {
     let rig = Rig::new().await;
     let bindings = (10..3000_u64)
-        .map(|n| Binding { node: Node(n), parent: Node(n + 1), name: b"a".to_vec().into(), dev: 1, ino: n })
-        .chain([Binding { node: Node(3000), parent: Node(10), name: b"a".to_vec().into(), dev: 1, ino: 3000 }])
+        .map(|n| Binding {
+            node: Node(n),
+            parent: Node(n + 1),
+            name: b"a".to_vec().into(),
+            dev: 1,
+            ino: n,
+            btime: remotely_proto::fs::Time::default(),
+        })
+        .chain([Binding {
+            node: Node(3000),
+            parent: Node(10),
+            name: b"a".to_vec().into(),
+            dev: 1,
+            ino: 3000,
+            btime: remotely_proto::fs::Time::default(),
+        }])
         .collect();
     rig.tell(Lane::Query, Request::Bind { bindings }, Bytes::new()).await;
     assert_eq!(rig.read(Node(10), 0, 10).await, Err(libc::ESTALE));
     // Many names on each level are not tried in every combination.
     for place in 0..4_u8 {
         let bindings = (4000..4500_u64)
-            .map(|n| Binding { node: Node(n), parent: Node(n + 1), name: vec![b'a' + place].into(), dev: 1, ino: n })
+            .map(|n| Binding {
+                node: Node(n),
+                parent: Node(n + 1),
+                name: vec![b'a' + place].into(),
+                dev: 1,
+                ino: n,
+                btime: remotely_proto::fs::Time::default(),
+            })
             .collect();
         rig.tell(Lane::Query, Request::Bind { bindings }, Bytes::new()).await;
     }

@@ -54,8 +54,22 @@ async fn what_is_hidden_is_not_there_by_any_way() {
     use std::os::unix::fs::MetadataExt;
     let (dir, file) = (Node(rig.number()), Node(rig.number()));
     let bindings = vec![
-        Binding { node: dir, parent: home, name: b".ssh".to_vec().into(), dev: ssh.dev(), ino: ssh.ino() },
-        Binding { node: file, parent: dir, name: b"id".to_vec().into(), dev: id.dev(), ino: id.ino() },
+        Binding {
+            node: dir,
+            parent: home,
+            name: b".ssh".to_vec().into(),
+            dev: ssh.dev(),
+            ino: ssh.ino(),
+            btime: remotely_proto::fs::Time::default(),
+        },
+        Binding {
+            node: file,
+            parent: dir,
+            name: b"id".to_vec().into(),
+            dev: id.dev(),
+            ino: id.ino(),
+            btime: remotely_proto::fs::Time::default(),
+        },
     ];
     rig.tell(Lane::Query, Request::Bind { bindings }, Bytes::new()).await;
     assert_eq!(rig.read(file, 0, 10).await, Err(libc::ESTALE));

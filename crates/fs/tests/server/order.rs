@@ -170,7 +170,14 @@ async fn random_messages_break_nothing() {
                 (Lane::Change, Request::Mknod { make, rdev: number })
             }
             9 => {
-                let binding = remotely_proto::fs::Binding { node, parent, name, dev: random(3), ino: random(20) };
+                let binding = remotely_proto::fs::Binding {
+                    node,
+                    parent,
+                    name,
+                    dev: random(3),
+                    ino: random(20),
+                    btime: remotely_proto::fs::Time::default(),
+                };
                 (Lane::Query, Request::Bind { bindings: vec![binding] })
             }
             10 => {

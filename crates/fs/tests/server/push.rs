@@ -66,6 +66,7 @@ async fn what_was_asked_for_is_pushed_the_next_time() {
                 assert_eq!(stamps[&(dev, ino)], stamp);
                 planned.insert(ino, runs);
             }
+            (Notice::PushPlanned, _) => {}
             (Notice::PushEnd, _) => ended = true,
             other => panic!("{other:?}"),
         }
@@ -131,7 +132,7 @@ async fn what_is_gone_or_hidden_is_not_pushed() {
             Notice::PushListing { path, .. } => assert!(path.is_empty() || path[0][..] == *b"usr", "{path:?}"),
             Notice::PushData { .. } => contents += 1,
             Notice::PushPlan { runs, .. } => assert_eq!(runs, [(0, 5)]),
-            Notice::PushEnd => {}
+            Notice::PushPlanned | Notice::PushEnd => {}
             other => panic!("{other:?}"),
         }
     }

@@ -186,9 +186,35 @@ async fn another_inode_under_the_name_is_stale() {
         name: entry.name,
         dev: entry.attr.dev,
         ino: entry.attr.ino,
+        btime: entry.attr.btime,
     }];
     rig.tell(Lane::Query, Request::Bind { bindings }, Bytes::new()).await;
     assert_eq!(&rig.read(node, 0, 10).await.unwrap()[..], b"b");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_inode_of_the_same_number_is_stale() {
+    let rig = Rig::new().await;
+    let path = rig.path("a");
+    let (mut make, mut again): (fn(&Path), _) = (|path| fs::write(path, "").unwrap(), 0);
+    for kind in ["file", "directory"] {
+        make(&path);
+        // File systems like to give a number that has just become free.
+        let node = loop {
+            let (node, entry) = rig.find(Node::ROOT, "a").await.unwrap();
+            fs::remove_file(&path).or_else(|_| fs::remove_dir(&path)).unwrap();
+            make(&path);
+            if fs::metadata(&path).unwrap().ino() == entry.attr.ino {
+                break node;
+            }
+            again += 1;
+            assert!(again < 1000, "this file system does not");
+        };
+        let attr = rig.attr_of(Lane::Query, Request::Getattr { node, file: None }, Bytes::new()).await;
+        assert_eq!(attr, Err(libc::ESTALE), "{kind}");
+        fs::remove_file(&path).or_else(|_| fs::remove_dir(&path)).unwrap();
+        make = |path| fs::create_dir(path).unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -191,7 +191,7 @@ impl Rig {
         let node = Node(self.number());
         let (dev, ino) = (entry.attr.dev, entry.attr.ino);
         for lane in [Lane::Query, Lane::Change] {
-            let bindings = vec![Binding { node, parent, name: entry.name.clone(), dev, ino }];
+            let bindings = vec![Binding { node, parent, name: entry.name.clone(), dev, ino, btime: entry.attr.btime }];
             self.tell(lane, Request::Bind { bindings }, Bytes::new()).await;
         }
         node

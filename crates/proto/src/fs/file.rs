@@ -181,6 +181,9 @@ pub struct Binding {
     /// Inode that must be found.
     #[n(4)]
     pub ino: u64,
+    /// Birth time that it must have, where the file system knows it: numbers are given again. Zero if unknown.
+    #[n(5)]
+    pub btime: Time,
 }
 
 /// Data replies above this many bytes travel on [`Lane::Bulk`](super::Lane::Bulk).

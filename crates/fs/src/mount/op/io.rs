@@ -163,7 +163,7 @@ impl Fs {
         // Out of a mapping: through which open file is a guess, and the kernel itself notes what is answered.
         let mapped = write_flags & open_flag::WRITE_CACHE != 0;
         if !mapped {
-            self.tell_late_at(node, file, offset)?;
+            self.tell_late_to_write(node, file)?;
         }
         // The kernel tells the flags as fcntl(F_SETFL) has left them.
         let flags = if mapped { handle.flags } else { flags };
@@ -179,7 +179,7 @@ impl Fs {
             inode.wrote(offset, &data);
             Ok::<_, Errno>(inode.late.last())
         })?;
-        self.wrote_through(file, offset, len as u64);
+        self.wrote_through(file, len as u64);
         self.send_write(node, request, data).await?;
         if waits {
             self.settle(node).await?;

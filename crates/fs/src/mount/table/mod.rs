@@ -306,7 +306,8 @@ impl Table {
             }
             let Some((parent, name)) = inode.place.clone() else { break };
             inode.bound |= bit;
-            chain.push(Binding { node: at, parent, name, dev: inode.attr.dev, ino: inode.attr.ino });
+            let Attr { dev, ino, btime, .. } = inode.attr;
+            chain.push(Binding { node: at, parent, name, dev, ino, btime });
             at = parent;
         }
         out.extend(chain.into_iter().rev());

@@ -53,7 +53,7 @@ fn judge(answers: &Answers, before: Duration, after: Duration) -> Vec<Finding> {
             Finding::ok("the user has a range of subordinate ids")
         } else {
             Finding::warn(
-                "without a range of subordinate ids, files of other users show as nobody's",
+                "without a range of subordinate ids, files of other users show as the user's own",
                 "usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER, and the package uidmap",
             )
         });
