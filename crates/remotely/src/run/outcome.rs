@@ -159,7 +159,10 @@ pub(super) fn errno_text(errno: u32) -> String {
 fn state(known: Known) -> String {
     match known {
         Known::Requested => "the link was lost before the command was known to run".into(),
-        Known::Running => "the link was lost while the command ran; the host ends it, and files that it was writing may be incomplete".into(),
+        Known::Running => {
+            "the link was lost while the command ran; the host ends it, and files that it was writing may be incomplete"
+                .into()
+        }
         Known::Stopped => "the link was lost while the command was stopped; the host ends it".into(),
         Known::Ended(status) => {
             format!("the command ended with {}, then the link was lost before all its changes had come", ending(status))

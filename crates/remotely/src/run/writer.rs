@@ -1,7 +1,8 @@
 //! Writes to a descriptor of the user in a thread of its own, so that a slow reader stalls its own stream and nothing
 //! else. Used by `streams`. Notices that the reader of a pipe has gone even while there is nothing to write.
 
-use std::io;
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
@@ -9,24 +10,33 @@ use bytes::{Buf, Bytes};
 use rustix::event::PollFlags;
 use rustix::io::Errno;
 use rustix::net::SendFlags;
-use tokio::sync::mpsc::error::TryRecvError;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::reader::{Bell, Way};
+
+/// Bytes held at most, or one chunk: a thread that is woken for each small chunk costs more than writing it.
+const ROOM: usize = 256 << 10;
+/// Chunks written at once.
+const BATCH: usize = 16;
 
 /// The writing end of a descriptor of here. Dropping it closes the descriptor after what is queued has been written.
 #[derive(Debug)]
 pub(super) struct Writer {
     // Dropped before the bell rings a last time, so that the thread sees the end.
-    chunks: Option<mpsc::Sender<Bytes>>,
+    chunks: Option<mpsc::UnboundedSender<Chunk>>,
+    room: Arc<Semaphore>,
     bell: Arc<Bell>,
     ended: oneshot::Receiver<rustix::io::Result<()>>,
 }
 
+/// Bytes, and the room that they take until they are written.
+type Chunk = (Bytes, OwnedSemaphorePermit);
+
 impl Writer {
-    /// Starts the thread. At most two chunks are held.
+    /// Starts the thread.
     pub(super) fn start(fd: Arc<OwnedFd>, way: Way) -> io::Result<Self> {
-        let (sender, mut chunks) = mpsc::channel(1);
+        // Bounded by the room.
+        let (sender, mut chunks) = mpsc::unbounded_channel();
         let (tell, ended) = oneshot::channel();
         let bell = Arc::new(Bell::new(0)?);
         let ring = Arc::clone(&bell);
@@ -35,25 +45,25 @@ impl Writer {
             drop(fd);
             let _ = tell.send(result);
         })?;
-        Ok(Self { chunks: Some(sender), bell, ended })
+        Ok(Self { chunks: Some(sender), room: Arc::new(Semaphore::new(ROOM)), bell, ended })
     }
 
-    /// Hands a chunk over, waiting until the one before it is being written. EPIPE if nobody reads any more. Cancel
+    /// Hands a chunk over, waiting until there is room for it. EPIPE if nobody reads any more. Cancel
     /// safe: the chunk is queued or it is not.
     pub(super) async fn write(&mut self, chunk: Bytes) -> Result<(), Errno> {
         let Some(chunks) = &self.chunks else { return Err(Errno::PIPE) };
         let ended = tokio::select! {
             biased;
             result = &mut self.ended => reason(result),
-            permit = chunks.reserve() => match permit {
-                Ok(permit) => {
-                    permit.send(chunk);
+            // The semaphore is never closed.
+            Ok(permit) = Arc::clone(&self.room).acquire_many_owned(chunk.len().min(ROOM) as u32) => {
+                if chunks.send((chunk, permit)).is_ok() {
                     self.bell.ring();
                     return Ok(());
                 }
                 // The thread is about to say why.
-                Err(_) => reason((&mut self.ended).await),
-            },
+                reason((&mut self.ended).await)
+            }
         };
         self.chunks = None;
         Err(ended)
@@ -91,47 +101,52 @@ fn reason(ended: Result<rustix::io::Result<()>, oneshot::error::RecvError>) -> E
     ended.ok().and_then(Result::err).unwrap_or(Errno::PIPE)
 }
 
-fn relay(fd: &OwnedFd, way: Way, bell: &Bell, chunks: &mut mpsc::Receiver<Bytes>) -> rustix::io::Result<()> {
+fn relay(fd: &OwnedFd, way: Way, bell: &Bell, chunks: &mut mpsc::UnboundedReceiver<Chunk>) -> rustix::io::Result<()> {
     super::signal::block_all();
+    let mut batch = VecDeque::with_capacity(BATCH);
     loop {
-        match chunks.try_recv() {
-            Ok(chunk) => write_all(fd, way, chunk)?,
-            Err(TryRecvError::Disconnected) => return Ok(()),
-            // poll(2) tells POLLERR unasked, on a pipe as soon as its last reader is gone: as here, where the kernel
-            // would tell the writer at its next write, not at the one after it.
-            Err(TryRecvError::Empty) => {
-                let events = bell.wait(Some((fd.as_fd(), PollFlags::empty())))?;
-                let hung_up = way == Way::Socket && events.contains(PollFlags::HUP);
-                if events.contains(PollFlags::ERR) || hung_up {
-                    return Err(Errno::PIPE);
-                }
-                // Anything else that poll(2) tells unasked does not go away.
-                if !events.is_empty() {
-                    return match chunks.blocking_recv() {
-                        Some(chunk) => write_all(fd, way, chunk).and_then(|()| write_rest(fd, way, chunks)),
-                        None => Ok(()),
-                    };
-                }
+        while batch.len() < BATCH
+            && let Ok(chunk) = chunks.try_recv()
+        {
+            batch.push_back(chunk);
+        }
+        if !batch.is_empty() {
+            write_all(fd, way, &mut batch)?;
+            continue;
+        }
+        if chunks.is_closed() && chunks.is_empty() {
+            return Ok(());
+        }
+        // poll(2) tells POLLERR unasked, on a pipe as soon as its last reader is gone: as here, where the kernel
+        // would tell the writer at its next write, not at the one after it.
+        let events = bell.wait(Some((fd.as_fd(), PollFlags::empty())))?;
+        let hung_up = way == Way::Socket && events.contains(PollFlags::HUP);
+        if events.contains(PollFlags::ERR) || hung_up {
+            return Err(Errno::PIPE);
+        }
+        // Anything else that poll(2) tells unasked does not go away.
+        if !events.is_empty() {
+            match chunks.blocking_recv() {
+                Some(chunk) => batch.push_back(chunk),
+                None => return Ok(()),
             }
         }
     }
 }
 
-fn write_rest(fd: &OwnedFd, way: Way, chunks: &mut mpsc::Receiver<Bytes>) -> rustix::io::Result<()> {
-    while let Some(chunk) = chunks.blocking_recv() {
-        write_all(fd, way, chunk)?;
-    }
-    Ok(())
-}
-
-fn write_all(fd: &OwnedFd, way: Way, mut chunk: Bytes) -> rustix::io::Result<()> {
-    while !chunk.is_empty() {
+/// Writes from the front until nothing is left.
+fn write_all(fd: &OwnedFd, way: Way, batch: &mut VecDeque<Chunk>) -> rustix::io::Result<()> {
+    while let Some((front, _)) = batch.front() {
         let written = match way {
-            Way::File => rustix::io::write(fd, &chunk),
-            Way::Socket => rustix::net::send(fd, &chunk, SendFlags::DONTWAIT | SendFlags::NOSIGNAL),
+            Way::File if batch.len() > 1 => {
+                let slices: Vec<IoSlice<'_>> = batch.iter().map(|(chunk, _)| IoSlice::new(chunk)).collect();
+                rustix::io::writev(fd, &slices)
+            }
+            Way::File => rustix::io::write(fd, front),
+            Way::Socket => rustix::net::send(fd, front, SendFlags::DONTWAIT | SendFlags::NOSIGNAL),
         };
         match written {
-            Ok(len) => chunk.advance(len),
+            Ok(len) => advance(batch, len),
             Err(Errno::INTR) => {}
             // The user's description does not block, or it is a socket that is full.
             Err(Errno::AGAIN) => {
@@ -145,6 +160,17 @@ fn write_all(fd: &OwnedFd, way: Way, mut chunk: Bytes) -> rustix::io::Result<()>
         }
     }
     Ok(())
+}
+
+/// Drops what was written, and makes room for more.
+fn advance(batch: &mut VecDeque<Chunk>, mut written: usize) {
+    while let Some((chunk, _)) = batch.front_mut() {
+        if chunk.len() > written {
+            return chunk.advance(written);
+        }
+        written -= chunk.len();
+        batch.pop_front();
+    }
 }
 
 #[cfg(test)]

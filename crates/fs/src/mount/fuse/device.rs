@@ -4,7 +4,7 @@
 use std::io::IoSlice;
 use std::os::fd::{AsFd, OwnedFd};
 
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use rustix::io::Errno;
 use thiserror::Error;
 
@@ -13,6 +13,8 @@ use super::{Answer, Op, Request};
 
 /// Largest request: a write of 1 MiB and its headers.
 const REQUEST_MAX: usize = (1 << 20) + 4096;
+/// Room for requests that is made at once: writes are often much smaller than the largest.
+const ROOM: usize = 4 * REQUEST_MAX;
 /// Above this a write's data stays in the buffer that it was read into; below it is copied and the buffer used again.
 const COPY_MAX: usize = 32 << 10;
 
@@ -69,18 +71,20 @@ impl Device {
     /// The next request; `None` when the mount is gone. `buffer` is the caller's, kept between calls.
     pub(crate) fn next(&self, buffer: &mut BytesMut) -> Result<Option<Request>, DeviceError> {
         loop {
-            if buffer.len() < REQUEST_MAX {
-                buffer.resize(REQUEST_MAX, 0);
+            if buffer.capacity() < REQUEST_MAX {
+                buffer.reserve(ROOM);
             }
-            let len = match rustix::io::read(&self.fd, &mut buffer[..]) {
-                Ok(len) => len,
+            let len = match rustix::io::read(&self.fd, buffer.spare_capacity_mut()) {
+                Ok((request, _)) => request.len(),
                 // ENOENT: the request was interrupted before it was read.
                 Err(Errno::INTR | Errno::NOENT | Errno::AGAIN) => continue,
                 Err(Errno::NODEV | Errno::CONNABORTED | Errno::BADF) => return Ok(None),
                 Err(error) => return Err(DeviceError::Read(error.into())),
             };
-            let bytes =
-                if len > COPY_MAX { buffer.split_to(len).freeze() } else { Bytes::copy_from_slice(&buffer[..len]) };
+            // SAFETY: read(2) has initialised that many bytes at the start of the spare capacity, which is all of the buffer.
+            unsafe { buffer.advance_mut(len) };
+            let bytes = if len > COPY_MAX { buffer.split().freeze() } else { Bytes::copy_from_slice(buffer) };
+            buffer.clear();
             match Request::parse(bytes) {
                 Ok(request) => return Ok(Some(request)),
                 Err(Some(unique)) => self.refuse(unique, Errno::INVAL),
