@@ -65,7 +65,7 @@ fn who_waits_for_something_else_is_not() {
         &["/bin/sh", "-c", "echo on; sleep 1000"],
         &["/bin/sh", "-c", "echo on; sleep 1000 | cat"],
         // In the background of its terminal.
-        &["bash", "-mc", "echo on; (trap '' TTIN TTOU; cat </dev/tty) & exec sleep 1000 <&0"],
+        &["bash", "-mc", "python3 -c 'import select; select.select([0], [], [])' & echo on; exec sleep 1000"],
         &[
             "perl",
             "-e",
