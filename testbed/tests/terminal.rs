@@ -22,6 +22,16 @@ fn shell(pair: &Pair) -> Terminal {
     terminal
 }
 
+/// Waits until a run has taken the terminal from the shell that started it.
+#[track_caller]
+fn taken(terminal: &Terminal) {
+    let deadline = std::time::Instant::now() + LIMIT;
+    while terminal.cooked() {
+        assert!(std::time::Instant::now() < deadline, "nobody took the terminal: {:?}", terminal.output());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 #[test]
 fn which_streams_are_terminals() {
     let pair = Pair::start();
@@ -215,6 +225,151 @@ fn jobs() {
     terminal.send("now\r");
     terminal.expect("was now", LIMIT);
     terminal.expect("$ ", LIMIT);
+    terminal.send("exit\r");
+    terminal.wait(LIMIT);
+    pair.clean_within(Duration::from_secs(10));
+}
+
+#[test]
+fn keys_of_a_command_whose_output_is_piped() {
+    let pair = Pair::with(HostOptions::default(), Wire::rtt(10));
+    let mut terminal = shell(&pair);
+    let cases = [
+        ("sh -c 'printf rea\\dy >&2; read x; echo \"<$x>\"; echo next'", "<typed>\r\nnext\r\n", "typed\r"),
+        (
+            "bash -c 'printf rea\\dy >&2; IFS= read -rsp : x; echo \"<$x>\"; echo next'",
+            "<typed>\r\nnext\r\n",
+            "typed\r",
+        ),
+        ("sh -c 'printf rea\\dy >&2; cat | sed s/.*/[\\&]/'", "[typed]\r\n[next]\r\n", "typed\rnext\r\x04"),
+        ("python3 -c \"$P; select.select([0], [], []); $L\"", "<typed>\r\nnext\r\n", "typed\r"),
+        ("python3 -c \"$P; p = select.poll(); p.register(0, 1); p.poll(); $L\"", "<typed>\r\nnext\r\n", "typed\r"),
+        (
+            "python3 -c \"$P; s = selectors.DefaultSelector(); s.register(0, 1); s.select(); $L\"",
+            "<typed>\r\nnext\r\n",
+            "typed\r",
+        ),
+    ];
+    terminal.send("P=\"import os, select, selectors; os.write(2, b'rea' b'dy')\"\r");
+    terminal.expect("$ ", LIMIT);
+    terminal.send("L=\"print('<' + input() + '>'); print('next')\"\r");
+    terminal.expect("$ ", LIMIT);
+    for (command, output, keys) in cases {
+        terminal.send(format!("$RUN {command} | cat\r"));
+        terminal.expect("ready", LIMIT);
+        taken(&terminal);
+        terminal.send(keys);
+        // What the local `cat` writes has its carriage returns.
+        terminal.expect(output, LIMIT);
+        terminal.expect("$ ", LIMIT);
+    }
+    // A password is not shown.
+    terminal
+        .send("$RUN sh -c 'stty -echo; printf Pass\\word: >&2; read x; stty echo; echo \"${#x} char\"acters' | cat\r");
+    terminal.expect("Password:", LIMIT);
+    taken(&terminal);
+    terminal.send("not-shown\r");
+    terminal.expect("9 characters", LIMIT);
+    terminal.expect("$ ", LIMIT);
+    assert!(!terminal.output().contains("not-shown"), "{}", terminal.output());
+    terminal.send("stty -a | grep -o -- '-*icanon' | sed s/^/mode:/\r");
+    terminal.expect("mode:icanon", LIMIT);
+    terminal.expect("$ ", LIMIT);
+    terminal.send("exit\r");
+    terminal.wait(LIMIT);
+    pair.clean_within(Duration::from_secs(10));
+}
+
+#[test]
+fn keys_of_others_in_a_pipeline() {
+    let pair = Pair::with(HostOptions::default(), Wire::rtt(10));
+    let mut terminal = shell(&pair);
+    // A pager reads the terminal while the command does not.
+    terminal.send("$RUN sh -c 'echo rea\"\"dy; sleep 5' | sh -c 'head -1; read y </dev/tty; echo \"here <$y>\"'\r");
+    terminal.expect("ready\r\n", LIMIT);
+    for _ in 0..20 {
+        assert!(terminal.cooked(), "the terminal is left to who reads it");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    terminal.send("typed\r");
+    terminal.expect("typed\r\nhere <typed>\r\n", Duration::from_secs(2));
+    terminal.expect("$ ", LIMIT);
+    // Until it reads, Ctrl-Z is that of the terminal here, and so is Ctrl-C.
+    terminal.send("$RUN sh -c 'echo rea\"\"dy >&2; sleep 2; read x; echo \"got <$x>\"; sleep 100' | cat\r");
+    terminal.expect("ready", LIMIT);
+    std::thread::sleep(Duration::from_millis(300));
+    terminal.send([26]);
+    terminal.expect("Stopped", LIMIT);
+    terminal.expect("$ ", LIMIT);
+    terminal.send("fg\r");
+    terminal.expect("| cat\r\n", LIMIT);
+    taken(&terminal);
+    terminal.send("typed\r");
+    terminal.expect("got <typed>\r\n", LIMIT);
+    terminal.send([3]);
+    terminal.expect("$ ", LIMIT);
+    // Pid 1 and the command; while the terminal is left to others, also who looks whether it reads.
+    for (pipe, count) in [("", 2), ("| cat", 3)] {
+        terminal.send(format!("$RUN bash -c 'set -- /proc/[0-9]*; echo $# processes' {pipe}\r"));
+        terminal.expect(&format!("{count} processes"), LIMIT);
+        terminal.expect("$ ", LIMIT);
+    }
+    terminal.send("exit\r");
+    terminal.wait(LIMIT);
+    pair.clean_within(Duration::from_secs(10));
+}
+
+#[test]
+fn who_reads_in_the_background_is_stopped() {
+    let pair = Pair::with(HostOptions::default(), Wire::rtt(10));
+    let mut terminal = shell(&pair);
+    let stopped = |terminal: &mut Terminal| {
+        terminal.send("until jobs -l | grep 'tty in''put'; do sleep 0.1; done\r");
+        terminal.expect("(tty input)", LIMIT);
+        terminal.expect("$ ", LIMIT);
+    };
+    let foreground = |terminal: &mut Terminal, expected: &str| {
+        terminal.send("fg\r");
+        // It prints the command; then the run takes the terminal from the shell's cooked state.
+        terminal.expect("fg\r\n", LIMIT);
+        std::thread::sleep(Duration::from_millis(500));
+        taken(terminal);
+        terminal.send("typed\r");
+        terminal.expect(expected, LIMIT);
+        terminal.expect("$ ", LIMIT);
+    };
+    for pipe in ["", "| cat "] {
+        terminal.send(format!("$RUN sh -c 'read x; echo \"was-$x\"' {pipe}&\r"));
+        terminal.expect("$ ", LIMIT);
+        stopped(&mut terminal);
+        // It wants to read still.
+        terminal.send("bg\r");
+        terminal.expect("$ ", LIMIT);
+        stopped(&mut terminal);
+        foreground(&mut terminal, "was-typed\r\n");
+    }
+    // One that was put there.
+    terminal.send("$RUN sh -c 'echo rea\"\"dy; sleep 1; read x; echo \"was-$x\"'\r");
+    terminal.expect("ready\r\n", LIMIT);
+    terminal.send([26]);
+    terminal.expect("Stopped", LIMIT);
+    terminal.expect("$ ", LIMIT);
+    terminal.send("bg\r");
+    terminal.expect("$ ", LIMIT);
+    stopped(&mut terminal);
+    foreground(&mut terminal, "was-typed\r\n");
+    // To wait until there is something to read stops nobody.
+    for pipe in ["", "| cat "] {
+        terminal.send(format!(
+            "$RUN python3 -c 'import select; select.select([0], [], []); print(\"was-\" + input())' {pipe}&\r"
+        ));
+        terminal.expect("$ ", LIMIT);
+        std::thread::sleep(Duration::from_millis(1500));
+        terminal.send("jobs\r");
+        terminal.expect("Running", LIMIT);
+        terminal.expect("$ ", LIMIT);
+        foreground(&mut terminal, "was-typed\r\n");
+    }
     terminal.send("exit\r");
     terminal.wait(LIMIT);
     pair.clean_within(Duration::from_secs(10));

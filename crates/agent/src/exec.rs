@@ -143,14 +143,16 @@ fn run(id: u32, request: Request, of_host: environment::HostEnvironment, ready: 
         }
     };
     let inherited = request.inherited;
+    let announce = request.tty.is_some_and(|tty| tty.announce);
     let fds = std::mem::take(&mut carried.wanted);
-    Run { id, argv, env, cwd, identity, inherited, fds, tty: carried.tty, prefix: ByteVec::clone(&ready.prefix) }
+    let prefix = ByteVec::clone(&ready.prefix);
+    Run { id, argv, env, cwd, identity, inherited, fds, tty: carried.tty, prefix, announce }
 }
 
 impl Running {
     /// Tells the client what becomes of it, and does what the client says.
     async fn follow(mut self, init: &Handle, mut reports: MessageSender, mut controls: MessageReceiver) {
-        let (mut started, mut stops, mut listening) = (false, 0, true);
+        let (mut started, mut stops, mut reads, mut listening) = (false, 0, 0, true);
         loop {
             tokio::select! {
                 biased;
@@ -164,6 +166,10 @@ impl Running {
                     if now.stops.0 != stops {
                         stops = now.stops.0;
                         news.push(now.stops.1.map_or(Report::Continued, |signal| Report::Stopped { signal }));
+                    }
+                    if now.reads.0 != reads {
+                        reads = now.reads.0;
+                        news.push(Report::Reads { polls: now.reads.1 });
                     }
                     let over = now.failure.is_some() || now.exit.is_some();
                     news.extend(now.failure.map(Failure::report));
@@ -215,6 +221,10 @@ impl Running {
                 if let Some(master) = self.master.upgrade() {
                     terminal::continue_foreground(master.fd());
                 }
+            }
+            Control::Announce { polls } => {
+                // As with a signal.
+                let _ = init.order(&Order::Announce { id: self.id, polls }, &[]).await;
             }
         }
     }

@@ -26,6 +26,8 @@ pub(crate) struct Progress {
     pub(crate) failure: Option<Failure>,
     /// How often it was stopped or continued, and the signal if it is stopped now.
     pub(crate) stops: (u64, Option<u32>),
+    /// How often it was found to wait for input of its terminal, and whether the last time in poll(2) or the like.
+    pub(crate) reads: (u64, bool),
     /// It ended.
     pub(crate) exit: Option<Exit>,
 }
@@ -118,6 +120,9 @@ impl Shared {
                     News::Started { id } => self.note(id, |progress| progress.started = true),
                     News::Stopped { id, signal } => {
                         self.note(id, |progress| progress.stops = (progress.stops.0 + 1, signal));
+                    }
+                    News::Reads { id, polls } => {
+                        self.note(id, |progress| progress.reads = (progress.reads.0 + 1, polls));
                     }
                     News::NotStarted { id, failure } => {
                         self.note(id, |progress| progress.failure = Some(failure));

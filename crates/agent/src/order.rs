@@ -31,6 +31,16 @@ pub(crate) enum Order {
     /// Nobody waits for what still runs: hang up on it, and end when it has ended, or soon anyway.
     #[n(4)]
     HangUp,
+    /// Tell once when a command waits for input of its terminal: [`News::Reads`]. Replaces an earlier one.
+    #[n(5)]
+    Announce {
+        /// Which command.
+        #[n(0)]
+        id: u32,
+        /// Not only a read counts, but also waiting until there is input.
+        #[n(1)]
+        polls: bool,
+    },
 }
 
 /// What the root is made of.
@@ -109,6 +119,9 @@ pub(crate) struct Run {
     /// What paths of the client begin with in the root: empty where they are the root.
     #[n(8)]
     pub(crate) prefix: ByteVec,
+    /// As if [`Order::Announce`] came with it, for whatever waits.
+    #[n(9)]
+    pub(crate) announce: bool,
 }
 
 /// A descriptor of a command.
@@ -197,6 +210,16 @@ pub(crate) enum News {
         /// How.
         #[n(1)]
         exit: Exit,
+    },
+    /// A command waits for input of its terminal.
+    #[n(7)]
+    Reads {
+        /// Which.
+        #[n(0)]
+        id: u32,
+        /// It waits until there is some, rather than in a read.
+        #[n(1)]
+        polls: bool,
     },
 }
 

@@ -51,12 +51,14 @@ fn main() -> io::Result<()> {
     write("exec_request", "command", &cbor(&exec_request()))?;
     write("exec_control", "signal", &cbor(&Control::Signal { signal: 15 }))?;
     write("exec_control", "resize", &cbor(&Control::Resize { size: SIZE }))?;
+    write("exec_control", "announce", &cbor(&Control::Announce { polls: true }))?;
     let failed = Report::Failed { step: Step::Exec, errno: 2, what: "gcc".to_owned() };
     let exited = |mount| Report::Exited { status: 256, tag: 9, offsets: vec![(0, 100)], cpu: (1, 2), mount };
     let counts =
         fs::Counts { requests: vec![fs::Asked { opcode: 1, count: 8, hits: 7 }], bytes_read: 4096, bytes_written: 5 };
     let reports = [
         ("started", Report::Started),
+        ("reads", Report::Reads { polls: true }),
         ("failed", failed),
         ("exited", exited(None)),
         ("exited-counted", exited(Some(counts))),
@@ -229,7 +231,7 @@ fn exec_request() -> exec::Request {
             oom_score_adj: 0,
         },
         fds: vec![FdSpec { fd: 0, kind: FdKind::Tty }, FdSpec { fd: 1, kind: file }],
-        tty: Some(Tty { size: SIZE, modes: Some(modes) }),
+        tty: Some(Tty { size: SIZE, modes: Some(modes), announce: true }),
         view: View { host_paths: vec![bytes("/opt")], read_only: false, strict: false, host_network: true },
         host_env: vec![bytes("DISPLAY")],
     }

@@ -183,6 +183,11 @@ pub struct Tty {
     /// Modes, if they could be read.
     #[n(1)]
     pub modes: Option<Modes>,
+    /// Nobody reads keys for the command yet: the agent says by [`Report::Reads`] when it waits for some, as if asked by
+    /// [`Control::Announce`] with `polls`.
+    #[n(2)]
+    #[cbor(default)]
+    pub announce: bool,
 }
 
 /// Terminal size, TIOCGWINSZ (ioctl_tty(2)).
@@ -270,6 +275,14 @@ pub enum Control {
     /// Continue a stopped command (SIGCONT to its groups).
     #[n(2)]
     Continue,
+    /// Say by [`Report::Reads`], once, when a process in the foreground of the command's terminal waits for input of it.
+    /// Takes the place of an earlier one that was not answered yet.
+    #[n(3)]
+    Announce {
+        /// Waiting until there is input (poll(2), select(2), epoll(7)) counts, too; without, only a read(2) does.
+        #[n(0)]
+        polls: bool,
+    },
 }
 
 /// From the agent, while the command runs.
@@ -322,6 +335,13 @@ pub enum Report {
         /// What the mount was asked for until then, where one is served.
         #[n(4)]
         mount: Option<Counts>,
+    },
+    /// A process of it waits for input of its terminal, as [`Tty::announce`] or [`Control::Announce`] asked to be told.
+    #[n(5)]
+    Reads {
+        /// It waits until there is input (poll(2), select(2), epoll(7)), rather than in a read(2).
+        #[n(0)]
+        polls: bool,
     },
 }
 

@@ -12,11 +12,13 @@ use rustix::io::Errno;
 use rustix::net::RecvFlags;
 use rustix::process::{Pid, Signal, set_parent_process_death_signal};
 
+use super::blocked::Device;
 use super::command::{self, Terminal, Word};
 use super::fail;
 use super::namespace::Entered;
 use super::root::{self, Prepared};
 use super::shifted;
+use super::waiting::{self, Found};
 use crate::channel::{Incoming, Outgoing};
 use crate::order::{Exit, Failure, Mounted, News, Order, Root, Run, Setup};
 use crate::sys::{self, Fork, Waited};
@@ -53,6 +55,8 @@ struct First {
     /// The session of this process has a terminal: that of this command.
     terminal_of: Option<u32>,
     hung_up: Option<Instant>,
+    /// /proc of this namespace.
+    proc: Option<OwnedFd>,
 }
 
 struct Command {
@@ -62,6 +66,9 @@ struct Command {
     words: Option<(OwnedFd, Incoming)>,
     /// Copies of its files.
     files: Vec<(u32, OwnedFd)>,
+    terminal: Option<Device>,
+    /// Looks whether it waits for input of the terminal.
+    looks: Option<Pid>,
     state: State,
 }
 
@@ -113,6 +120,7 @@ pub(crate) fn run(start: Start) -> ! {
         read_only: setup.view.read_only,
         terminal_of: None,
         hung_up: None,
+        proc: None,
         prepared: None,
     };
     let prefix = if setup.root == Root::Host { prepared.mount_point().to_vec().into() } else { Vec::new().into() };
@@ -186,7 +194,9 @@ impl First {
                 Order::Go => self.go(),
                 Order::Run(run) => self.start(run, fds),
                 Order::Signal { id, signal } => self.signal(id, signal),
+                Order::Announce { id, polls } => self.announce(id, polls),
                 Order::HangUp => {
+                    self.commands.iter_mut().for_each(Command::look_no_more);
                     sys::kill_all(libc::SIGHUP);
                     sys::kill_all(libc::SIGCONT);
                     self.hung_up = Some(Instant::now());
@@ -199,24 +209,39 @@ impl First {
     fn go(&mut self) {
         if let Some(prepared) = self.prepared.take() {
             match root::enter(prepared) {
-                Ok(()) => self.send(&News::Ready, &[]),
+                Ok(proc) => {
+                    self.proc = proc;
+                    self.send(&News::Ready, &[]);
+                }
                 Err(failure) => fail(&self.socket, failure),
             }
         }
     }
 
     fn start(&mut self, run: Run, fds: Vec<OwnedFd>) {
-        let id = run.id;
+        let (id, announce) = (run.id, run.announce);
         let tty = run.tty.and_then(|index| fds.get(index as usize));
         let terminal = match tty {
             None => Terminal::None,
             Some(tty) if self.take_terminal(id, tty) => Terminal::OfSession,
             Some(_) => Terminal::OfCommand,
         };
+        let device = tty.and_then(|tty| waiting::device(tty.as_fd()));
         match command::begin(run, fds, terminal, self.groups) {
             Ok(begun) => {
                 let words = Some((begun.words, Incoming::default()));
-                self.commands.push(Command { id, pid: begun.pid, words, files: Vec::new(), state: State::Runs });
+                self.commands.push(Command {
+                    id,
+                    pid: begun.pid,
+                    words,
+                    files: Vec::new(),
+                    terminal: device,
+                    looks: None,
+                    state: State::Runs,
+                });
+                if announce {
+                    self.announce(id, true);
+                }
             }
             Err(error) => {
                 let failure = Failure::new(Step::Setup, error, "fork the command");
@@ -242,6 +267,16 @@ impl First {
         let Some(command) = self.commands.iter().find(|command| command.id == id) else { return };
         if matches!(command.state, State::Runs) && sys::kill(command.pid, true, signal).is_err() {
             let _ = sys::kill(command.pid, false, signal);
+        }
+    }
+
+    /// Has somebody look whether the command waits for input of its terminal.
+    fn announce(&mut self, id: u32, polls: bool) {
+        let Some(command) = self.commands.iter_mut().find(|command| command.id == id) else { return };
+        command.look_no_more();
+        if let (Some(proc), Some(terminal), State::Runs) = (&self.proc, command.terminal, &command.state) {
+            // Who cannot look sees nobody wait.
+            command.looks = waiting::start(proc.as_fd(), terminal, polls).ok();
         }
     }
 
@@ -313,6 +348,16 @@ impl First {
     }
 
     fn note(&mut self, waited: Waited) -> io::Result<()> {
+        if let Some(command) = self.commands.iter_mut().find(|command| command.looks == Some(waited.pid)) {
+            if waited.ended() {
+                command.looks = None;
+                let id = command.id;
+                if let Some(found) = Found::of(waited.status) {
+                    self.send(&News::Reads { id, polls: found == Found::Poll }, &[]);
+                }
+            }
+            return Ok(());
+        }
         let Some(index) = self.commands.iter().position(|command| command.concerns(waited.pid)) else { return Ok(()) };
         let id = self.commands[index].id;
         if let State::Syncs { end, .. } = self.commands[index].state {
@@ -325,6 +370,7 @@ impl First {
         } else if libc::WIFCONTINUED(status) {
             self.send(&News::Stopped { id, signal: None }, &[]);
         } else {
+            self.commands[index].look_no_more();
             // Its last word may still be unread.
             while self.listen(id)? {}
             if matches!(self.commands[index].state, State::NotStarted) {
@@ -365,6 +411,13 @@ impl Command {
         match &self.state {
             State::Syncs { by, .. } => *by == pid,
             _ => self.pid == pid,
+        }
+    }
+
+    fn look_no_more(&mut self) {
+        if let Some(looks) = self.looks.take() {
+            // Until its end is taken note of here, the number is nobody else's.
+            let _ = sys::kill(looks, false, libc::SIGKILL as u32);
         }
     }
 }

@@ -4,6 +4,7 @@
 //! Whoever of agent, init and pid 1 dies first, the others follow: each asks for SIGKILL when its parent dies, pid 1 also
 //! ends when the agent's socket does, and with pid 1 the kernel kills everything in the namespace.
 
+mod blocked;
 mod command;
 mod descriptor;
 mod first;
@@ -13,6 +14,7 @@ mod root;
 mod shared;
 mod shifted;
 mod subordinate;
+mod waiting;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

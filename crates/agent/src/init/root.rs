@@ -183,20 +183,26 @@ fn mount_fuse(setup: &Setup, (uid, gid): (u32, u32), mount_point: &CString) -> R
     Ok(fuse)
 }
 
-/// Makes the mount the root of this process, and puts the host's parts in. The mount must be answered meanwhile.
-pub(crate) fn enter(prepared: Prepared) -> Result<(), Failure> {
+/// Makes the mount the root of this process, and puts the host's parts in. The mount must be answered meanwhile. Returns
+/// /proc, which can be used without a look at the mount.
+pub(crate) fn enter(prepared: Prepared) -> Result<Option<OwnedFd>, Failure> {
     if prepared.root == Root::Host {
         // A shell in the host's own root does without, if it must.
         let _ = prepared.items.iter().try_for_each(|item| item.attach(b""));
-        return Ok(());
+        return Ok(open_proc());
     }
     let (named, detached): (Vec<_>, Vec<_>) =
         prepared.items.into_iter().partition(|item| !matches!(item.tree, Tree::Detached(_)));
     named.iter().try_for_each(|item| item.attach(prepared.mount_point.as_bytes()))?;
     change_root(&prepared.mount_point)?;
     detached.iter().try_for_each(|item| item.attach(b""))?;
+    let proc = open_proc();
     shared::attach(prepared.shared, prepared.owner);
-    Ok(())
+    Ok(proc)
+}
+
+fn open_proc() -> Option<OwnedFd> {
+    rustix::fs::open("/proc", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).ok()
 }
 
 impl Item {

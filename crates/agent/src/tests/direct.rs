@@ -44,6 +44,7 @@ pub(super) fn start(socket: &OwnedFd, setup: Setup, argv: &[&str], output: Optio
             .collect(),
         tty: None,
         prefix: Vec::new().into(),
+        announce: false,
     };
     send(&Order::Run(run), &fds);
     while !matches!(receiving.wait::<News>(socket).unwrap().unwrap().0, News::Started { .. }) {}

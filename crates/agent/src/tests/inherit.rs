@@ -106,7 +106,7 @@ fn nobody_of_the_host_is_the_command_of_a_root_agent() {
             rig.sh(&format!("stat -c %u $(tty); tty >/dev/null && : >$(tty) && echo on; exec sleep {marker}"));
         request.fds[0].kind = FdKind::Tty;
         let size = remotely_proto::exec::Winsize { rows: 24, cols: 80, xpixel: 0, ypixel: 0 };
-        request.tty = Some(Tty { size, modes: None });
+        request.tty = Some(Tty { size, modes: None, announce: false });
         request.fds[1].kind = FdKind::Same { of: 0 };
         let mut session = rig.start(&request).await;
         assert_eq!(session.read_until(0, "on\r\n").await, "4321\r\non\r\n");

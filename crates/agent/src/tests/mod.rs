@@ -7,6 +7,7 @@ mod end;
 mod fds;
 mod inherit;
 mod process;
+mod reads;
 mod terminal;
 
 use std::collections::HashMap;
@@ -314,5 +315,5 @@ fn gone(marker: &str, within: Duration) -> bool {
 }
 
 fn tty_of(rows: u16, cols: u16) -> Tty {
-    Tty { size: remotely_proto::exec::Winsize { rows, cols, xpixel: 0, ypixel: 0 }, modes: None }
+    Tty { size: remotely_proto::exec::Winsize { rows, cols, xpixel: 0, ypixel: 0 }, modes: None, announce: false }
 }

@@ -191,6 +191,7 @@ impl<'f, 'a> Course<'f, 'a> {
                 let stop = i32::try_from(signal).ok().filter(|&signal| signal::stops(signal));
                 self.stopped(stop.unwrap_or(libc::SIGSTOP)).await;
             }
+            Report::Reads { polls } => self.wanted(polls),
             Report::Continued => {
                 self.known = Known::Running;
                 self.stopped_alone = None;
@@ -283,6 +284,26 @@ impl<'f, 'a> Course<'f, 'a> {
         self.continued();
     }
 
+    /// The command waits for keys, and nobody reads them here for it.
+    fn wanted(&mut self, polls: bool) {
+        if !self.flow.terminal.is_some_and(Terminal::in_background) {
+            return self.take_terminal();
+        }
+        // From now on it has the terminal whenever this process group does.
+        self.flow.eager = true;
+        if polls {
+            // The kernel lets a background process wait, and stops it when it reads.
+            self.announce();
+        } else {
+            self.control(Control::Signal { signal: libc::SIGTTIN as u32 });
+        }
+    }
+
+    /// Asks to be told when the command waits for keys.
+    fn announce(&self) {
+        self.control(Control::Announce { polls: !self.flow.eager });
+    }
+
     /// A command that stays stopped with no job control here must not look as if it hung.
     fn tell_stopped(&mut self) {
         if let Some((signal, _)) = self.stopped_alone.take_if(|(_, since)| since.elapsed() >= STOPPED) {
@@ -309,7 +330,12 @@ impl<'f, 'a> Course<'f, 'a> {
         stderr::clear();
         match signal {
             libc::SIGWINCH if self.flow.terminal.is_some() => self.resize(),
-            libc::SIGCONT => self.continued(),
+            libc::SIGCONT => {
+                self.continued();
+                if self.flow.terminal.is_some_and(Terminal::in_background) {
+                    self.announce();
+                }
+            }
             _ => {
                 // A command that is stopped by it is reported, and then this process stops, too.
                 self.asked_to_stop |= signal::stops(signal);

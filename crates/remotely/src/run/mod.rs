@@ -139,6 +139,11 @@ impl Run {
             }
             _ => None,
         };
+        let mut tty = tty;
+        if let (Some(tty), Some(terminal)) = (&mut tty, &terminal) {
+            // Who does not have the terminal from the start has to be told when it is wanted.
+            tty.announce = piped || terminal.in_background();
+        }
         let files = positions(&survey).map_err(step("copy a descriptor"))?;
         let carried = ends.map(|(keyboard, screen)| (keyboard, screen, tty.as_ref()));
         let locals = Locals::take(&survey, carried).map_err(step("read and write descriptors"))?;

@@ -113,7 +113,7 @@ pub(super) fn describe(fd: impl AsFd) -> Tty {
         }
         modes
     });
-    Tty { size: size(fd), modes }
+    Tty { size: size(fd), modes, announce: false }
 }
 
 /// The size of `fd`, or the usual one if it is no terminal.
@@ -222,6 +222,9 @@ mod tests {
     #[test]
     fn what_is_no_terminal_has_the_usual_size() {
         let (reader, _writer) = rustix::pipe::pipe().unwrap();
-        assert_eq!(describe(&reader), Tty { size: Winsize { rows: 24, cols: 80, xpixel: 0, ypixel: 0 }, modes: None });
+        assert_eq!(
+            describe(&reader),
+            Tty { size: Winsize { rows: 24, cols: 80, xpixel: 0, ypixel: 0 }, modes: None, announce: false }
+        );
     }
 }
