@@ -1,10 +1,10 @@
 //! The profile of one run, pushed in the next.
 
-use std::{collections::HashMap, fs};
+use std::{collections::HashMap, fs, os::unix::fs::MetadataExt};
 
 use bytes::Bytes;
 use remotely_fs::server::{Item, Profile, Wanted};
-use remotely_proto::fs::{Lane, Node, Notice, Request, Stamp};
+use remotely_proto::fs::{Lane, Node, Notice, Request, Stamp, UsedInode};
 
 use crate::rig::Rig;
 
@@ -46,7 +46,7 @@ async fn what_was_asked_for_is_pushed_the_next_time() {
     let mut listings = Vec::new();
     let mut stamps: HashMap<(u64, u64), Stamp> = HashMap::new();
     let mut data: HashMap<u64, Vec<(u64, usize)>> = HashMap::new();
-    let big_ino = std::os::unix::fs::MetadataExt::ino(&fs::metadata(first.path("usr/lib/big")).unwrap());
+    let big_ino = fs::metadata(first.path("usr/lib/big")).unwrap().ino();
     let (mut planned, mut ended) = (HashMap::new(), false);
     while listings.len() < 3 || planned.len() < 2 || !ended {
         match second.pushed().await {
@@ -81,6 +81,16 @@ async fn what_was_asked_for_is_pushed_the_next_time() {
     // What is asked for is young again, though it was pushed.
     second.list(Node::ROOT).await.unwrap();
     assert_eq!(wanted(&second.server.profile())[0], (String::new(), false, 0));
+    // What the mount says that it used is young, and the rest is known not to be.
+    let usr = fs::metadata(first.path("usr")).unwrap();
+    let used = |inode: &fs::Metadata| UsedInode { dev: inode.dev(), ino: inode.ino(), runs: Vec::new() };
+    second.tell(Lane::Change, Request::Used { inodes: vec![used(&usr)] }, Bytes::new()).await;
+    second.applied().await;
+    let ages = wanted(&second.server.profile()).into_iter().filter(|(_, content, _)| !content);
+    assert_eq!(
+        ages.map(|(path, _, age)| (path, age)).collect::<Vec<_>>(),
+        [("", 1), ("usr", 0), ("usr/lib", 1)].map(|(path, age)| (path.to_owned(), age))
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

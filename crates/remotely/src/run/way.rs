@@ -71,3 +71,22 @@ impl Way {
         used.elapsed().ok().filter(|age| *age < LIFETIME).map(|_| self.window)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_that_did_not_fill_it_does_not_make_it_smaller() {
+        let stats = |sent, window| Stats { bytes_sent: sent, window: Some(window), ..Stats::default() };
+        let way = Way::learn(None, &stats(1 << 20, 3 << 20), Some(Duration::from_millis(40)));
+        assert_eq!((way.window, way.head_start()), (3 << 20, Duration::from_millis(20)));
+        let little = Way::learn(Some(way), &stats(1 << 20, 1 << 20), None);
+        assert_eq!(little, way);
+        let much = Way::learn(Some(way), &stats(1 << 30, 1 << 20), None);
+        assert_eq!(much.window, 2 << 20);
+        let more = Way::learn(Some(way), &stats(0, 1 << 40), None);
+        assert_eq!((more.window, more.first_content()), (WINDOW_MAX, FLIGHT_MAX));
+        assert_eq!(Way { answer: u64::MAX / 2, ..way }.head_start(), HEAD_START_MAX);
+    }
+}

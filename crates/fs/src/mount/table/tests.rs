@@ -1,5 +1,7 @@
 //! Answers and news that overtake each other: whatever the order, nothing old is shown for good.
 
+use std::collections::HashSet;
+
 use remotely_proto::fs::{Attr, Entry, Node, Time};
 
 use super::{Age, Name, Table};
@@ -142,4 +144,38 @@ fn news_of_a_file_that_we_changed_ourselves_is_news_of_its_content() {
     table.invalid.clear();
     table.changed(ROOT, b"f".to_vec().into(), Some(entry("f", 2, 10)), 2);
     assert!(!table.invalid.contains(&Invalid::Inode(node)));
+}
+
+#[test]
+fn news_of_a_pushed_directory_is_taken_unless_newer_news_came_before() {
+    let mut table = Table::new(attr(1, 0));
+    table.pushed(ROOT, vec![entry("kept", 2, 10), entry("gone", 3, 10)], 4, true);
+    let news = |name: &str, entry| vec![(name.as_bytes().to_vec().into(), entry)];
+    table.push_changed(ROOT, news("gone", None), 4);
+    table.push_changed(ROOT, news("new", Some(entry("new", 4, 1))), 5);
+    assert!(is(&mut table, "kept").is_some() && is(&mut table, "new").is_some());
+    assert_eq!(is(&mut table, "gone"), None);
+    table.changed(ROOT, b"new".to_vec().into(), None, 7);
+    table.push_changed(ROOT, news("new", Some(entry("new", 4, 2))), 6);
+    assert!(must_be_asked(&mut table, "new"), "that was older");
+}
+
+#[test]
+fn what_the_kernel_was_never_told_is_not_taken_back() {
+    let mut table = Table::new(attr(1, 0));
+    listed(&mut table, vec![entry("looked", 2, 10), entry("not", 3, 10)]);
+    let looked = is(&mut table, "looked").unwrap();
+    table.inode(looked).unwrap().lookups = 1;
+    assert_eq!(is(&mut table, "absent"), None);
+    table.invalid.clear();
+    table.forget_directory(ROOT, 1);
+    let told: HashSet<Invalid> = table.invalid.drain(..).collect();
+    let expected = [
+        Invalid::Attr(ROOT),
+        Invalid::Attr(looked),
+        Invalid::Doubt(ROOT, b"absent".to_vec().into()),
+        Invalid::Doubt(ROOT, b"looked".to_vec().into()),
+        Invalid::Inode(looked),
+    ];
+    assert_eq!(told, expected.into());
 }
