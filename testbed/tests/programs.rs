@@ -10,7 +10,7 @@ fn real_programs() {
     checks.same("compiler", &format!("{source} $RUN gcc -O1 -Wall -o a a.c && ./a here; $RUN ./a there; echo $?; ls"));
     checks.same("make", &format!("{source} printf 'all: a b c d\\n%%: %%.c\\n\\tcc -o $@ $<\\n' >Makefile; cp a.c b.c; cp a.c c.c; cp a.c d.c; $RUN make -j4 | sort; ls; $RUN make | tail -1"));
     checks.same("git", "export GIT_AUTHOR_DATE='2001-02-03 04:05:06 +0000' GIT_COMMITTER_DATE='2001-02-03 04:05:06 +0000'; export GIT_CONFIG_COUNT=2 GIT_CONFIG_KEY_0=user.email GIT_CONFIG_VALUE_0=a@b GIT_CONFIG_KEY_1=user.name GIT_CONFIG_VALUE_1=a; git init -q -b main .; echo 1 >f; $RUN git add f; $RUN git commit -qm one; git log --format=%H; echo 2 >>f; $RUN git status --short; $RUN git stash -q; git status --short; $RUN git fsck");
-    checks.same("tar", "mkdir -p t/u; echo a >t/a; ln t/a t/b; ln -s a t/c; mkfifo t/p; chmod 600 t/a; touch -d @99.5 t/a; $RUN tar cf x.tar --sort=name t; rm -rf t; $RUN tar xf x.tar; stat -c '%n %a %h %Y %F' t/*; tar df x.tar");
+    checks.same("tar", "mkdir -p t/u; echo a >t/a; ln t/a t/b; ln -s a t/c; mkfifo t/p; chmod 600 t/a; touch -h -d @99.5 t/c t/p t/u t/a; $RUN tar cf x.tar --sort=name t; rm -rf t; $RUN tar xf x.tar; stat -c '%n %a %h %Y %F' t/*; tar df x.tar");
     checks.same(
         "sqlite as python has it",
         "$RUN /usr/bin/python3 -c '

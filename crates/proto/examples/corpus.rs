@@ -209,8 +209,8 @@ fn notices() -> Vec<(&'static str, fs::Notice)> {
         ("push-planned", fs::Notice::PushPlanned),
         ("push-end", fs::Notice::PushEnd),
         ("root", fs::Notice::Root { attr: attr() }),
-        ("push-stale", fs::Notice::PushStale { path: path.clone() }),
-        ("push-changed", fs::Notice::PushChanged { path, names, seen: 3 }),
+        ("stale-at", fs::Notice::StaleAt { path: path.clone() }),
+        ("changed-at", fs::Notice::ChangedAt { path, dev, ino, names }),
     ]
 }
 

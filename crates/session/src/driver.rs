@@ -31,8 +31,8 @@ const LAST_WORDS: Duration = Duration::from_secs(10);
 /// When the other side takes no more, so many chunks of what it has sent are still read.
 const LAST_READS: usize = 16;
 
-/// Drives a link to its end. `flight` is written first.
-pub(crate) async fn drive(shared: Arc<Shared>, pipe: Pipe, flight: Option<Bytes>, received: Bytes) {
+/// Drives a link to its end. `first` is written first.
+pub(crate) async fn drive(shared: Arc<Shared>, pipe: Pipe, first: VecDeque<Bytes>, received: Bytes) {
     let guard = LoseOnDrop(&shared);
     let end = match PollPipe::new(pipe) {
         Ok(pipe) => {
@@ -41,8 +41,7 @@ pub(crate) async fn drive(shared: Arc<Shared>, pipe: Pipe, flight: Option<Bytes>
                 state.mux.input(now, received);
             });
             let sleep = Box::pin(sleep_until(Instant::from_std(shared.start())));
-            let mut driver =
-                Driver { shared: &shared, pipe, pieces: flight.into_iter().collect(), sleep, wake_at: None };
+            let mut driver = Driver { shared: &shared, pipe, pieces: first, sleep, wake_at: None };
             driver.run().await
         }
         Err(error) => End::Lost { why: format!("cannot use the pipe: {error}") },

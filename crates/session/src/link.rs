@@ -141,13 +141,22 @@ impl LinkBuilder {
     ///
     /// # Panics
     /// Outside of a tokio runtime with I/O and time enabled.
-    pub fn attach(mut self, pipe: Pipe, received: Bytes) -> (Link, Incoming) {
+    pub fn attach(self, pipe: Pipe, received: Bytes) -> (Link, Incoming) {
+        self.attach_behind(Bytes::new(), pipe, received)
+    }
+
+    /// The same, where the pipe has not taken all of the first flight yet: `unsent` is written before anything else.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime with I/O and time enabled.
+    pub fn attach_behind(mut self, unsent: Bytes, pipe: Pipe, received: Bytes) -> (Link, Incoming) {
         let Some(handle) = self.handle.take() else {
             unreachable!("only attach takes the handle, and the builder with it")
         };
         let flight = (self.role == Role::Client && !self.flown)
             .then(|| handle.shared().with(|state, now| state.mux.first_flight(now)));
-        tokio::spawn(driver::drive(handle.shared().clone(), pipe, flight, received));
+        let first = flight.into_iter().chain((!unsent.is_empty()).then_some(unsent)).collect();
+        tokio::spawn(driver::drive(handle.shared().clone(), pipe, first, received));
         (Link { handle: handle.clone() }, Incoming { handle })
     }
 }

@@ -323,8 +323,11 @@ impl First {
         for info in buffer[..read].chunks_exact(size_of::<libc::signalfd_siginfo>()) {
             // ssi_signo is the first field.
             let signal = u32::from_ne_bytes([info[0], info[1], info[2], info[3]]);
+            // One that comes late is of the terminal before.
+            let gone = || !self.proc.as_ref().is_some_and(|proc| waiting::has_terminal(proc.as_fd()));
             if signal == libc::SIGHUP as u32
                 && let Some(id) = self.terminal_of
+                && gone()
             {
                 // The terminal is gone: as the leader of its session this process passes it on, as a shell does.
                 self.signal(id, libc::SIGHUP as u32);

@@ -56,6 +56,12 @@ pub(super) fn device(terminal: BorrowedFd<'_>) -> Option<Device> {
     (major != 0).then_some(Device { major, minor })
 }
 
+/// Whether this process has a controlling terminal. `proc` as for [`start`].
+pub(super) fn has_terminal(proc: BorrowedFd<'_>) -> bool {
+    let none = Device { major: 0, minor: 0 };
+    text(proc, "self/stat").and_then(|text| Stat::parse(&text)).is_some_and(|stat| stat.terminal != none)
+}
+
 /// Forks a process that looks until it has found somebody. `proc`: a proc file system that shows them. `polls`: not only a read counts.
 pub(super) fn start(proc: BorrowedFd<'_>, terminal: Device, polls: bool) -> io::Result<Pid> {
     match sys::fork()? {

@@ -172,18 +172,23 @@ impl Fs {
                 }
                 super::fs::lock(&self.promised).push(node);
             }),
-            Notice::PushPlanned => drop(self.planned.send_replace(true)),
+            Notice::StaleAt { path } => self.with(|table| match table.find(&path) {
+                Some(dir) => table.forget_directory(dir, number),
+                None => table.news_of_unknown(path, number),
+            }),
+            Notice::ChangedAt { path, dev, ino, names } => self.with(|table| match table.find(&path) {
+                Some(dir) if table.identity(dev, ino) == Some(dir) => {
+                    for (name, entry) in names {
+                        table.changed(dir, name, entry, number);
+                    }
+                }
+                _ => table.news_of_unknown(path, number),
+            }),
+            Notice::PushPlanned => {
+                self.with(|table| table.pushed_all());
+                self.planned.send_replace(true);
+            }
             Notice::Root { .. } => {}
-            Notice::PushStale { path } => self.with(|table| {
-                if let Some(dir) = table.find(&path) {
-                    table.forget_directory(dir, number);
-                }
-            }),
-            Notice::PushChanged { path, names, seen } => self.with(|table| {
-                if let Some(dir) = table.find(&path) {
-                    table.push_changed(dir, names, seen);
-                }
-            }),
             Notice::PushEnd => {
                 self.with(|table| {
                     self.push_over.store(true, Ordering::SeqCst);
@@ -244,11 +249,7 @@ impl Fs {
         }
         let Some((path, entries)) = pushed.take() else { return };
         drop(pushed);
-        self.with(|table| {
-            if let Some(dir) = table.find(&path) {
-                table.pushed(dir, entries, seen, watched);
-            }
-        });
+        self.with(|table| table.pushed(&path, entries, seen, watched));
     }
 
     /// One part of a listing: kept until the last one is here.

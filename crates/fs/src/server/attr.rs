@@ -141,6 +141,8 @@ pub(super) struct Outlook {
     pub(super) watched: bool,
     /// Permission bits are what decides; not so on network file systems.
     pub(super) local: bool,
+    /// Birth times stay.
+    pub(super) births: bool,
 }
 
 /// Attributes for the mount.
@@ -169,7 +171,7 @@ pub(super) fn attr(identity: &Identity, stat: &Statx, seat: Seat<'_>, outlook: O
         atime: time(stat.stx_atime),
         mtime: time(stat.stx_mtime),
         ctime: time(stat.stx_ctime),
-        btime: time(stat.stx_btime),
+        btime: if outlook.births { time(stat.stx_btime) } else { Time::default() },
         access: identity.access(stat, acl || !outlook.local, seat),
         flags,
     }

@@ -114,10 +114,10 @@ impl Service {
                 let found = self.step((dir.descriptor, dir.key), name).ok()?;
                 Some(self.mount_kinds.of(found.key().dev, found.as_fd()))
             });
-            let kind = kind.unwrap_or(MountKind { tells: false, processes: false });
+            let kind = kind.unwrap_or(MountKind::UNKNOWN);
             (kind, kind.tells)
         };
-        attr::attr(&self.identity, stat, seat, Outlook { watched, local: kind.tells })
+        attr::attr(&self.identity, stat, seat, Outlook { watched, local: kind.tells, births: kind.births })
     }
 
     /// Attributes of what a descriptor of `node` is open on.
@@ -125,6 +125,11 @@ impl Service {
         let descriptor = descriptor.as_fd();
         let kind = self.mount_kinds.of(attr::key(stat).dev, descriptor);
         let watched = kind.tells && self.is_watched(node);
-        attr::attr(&self.identity, stat, Seat::Open(descriptor), Outlook { watched, local: kind.tells })
+        attr::attr(
+            &self.identity,
+            stat,
+            Seat::Open(descriptor),
+            Outlook { watched, local: kind.tells, births: kind.births },
+        )
     }
 }

@@ -109,7 +109,7 @@ impl Service {
         }
         self.files.add(file, make.node, Arc::clone(&descriptor));
         self.known.hold().settle(&stat);
-        let outlook = Outlook { watched: true, local: true };
+        let outlook = Outlook { watched: true, local: true, births: true };
         let attr = attr::attr(&self.identity, &stat, Seat::Open(std::os::fd::AsFd::as_fd(&descriptor)), outlook);
         Ok(Entry { name: Vec::new().into(), attr, target: None })
     }

@@ -39,6 +39,8 @@ const SILENT: [u32; 28] = [
     0xde5e_81e4, // efivarfs
 ];
 const PROC: u32 = 0x0000_9fa0;
+/// overlayfs: a file that is copied up keeps its number, and is born again.
+const OVERLAY: u32 = 0x794c_7630;
 
 /// What is known of one file system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +49,13 @@ pub(super) struct MountKind {
     pub(super) tells: bool,
     /// proc(5): its files are doors into processes, this one too.
     pub(super) processes: bool,
+    /// A birth time stays what it is for as long as the inode lives.
+    pub(super) births: bool,
+}
+
+impl MountKind {
+    /// Of which nothing is known.
+    pub(super) const UNKNOWN: Self = Self { tells: false, processes: false, births: false };
 }
 
 /// Kinds by device.
@@ -61,10 +70,10 @@ impl MountKinds {
         if let Some(kind) = self.known(dev) {
             return kind;
         }
-        let Ok(statfs) = fstatfs(descriptor) else { return MountKind { tells: false, processes: false } };
+        let Ok(statfs) = fstatfs(descriptor) else { return MountKind::UNKNOWN };
         // The numbers are 32 bits wide, whatever the width of the field.
         let magic = statfs.f_type as u32;
-        let kind = MountKind { tells: !SILENT.contains(&magic), processes: magic == PROC };
+        let kind = MountKind { tells: !SILENT.contains(&magic), processes: magic == PROC, births: magic != OVERLAY };
         self.known.hold().insert(dev, kind);
         kind
     }

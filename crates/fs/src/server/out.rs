@@ -14,7 +14,7 @@ const ANSWERS: usize = 64;
 /// Answers of up to [`remotely_proto::fs::DATA_MAX`] bytes waiting on the bulk lane.
 const BULK_ANSWERS: usize = 8;
 /// Pushes waiting on one lane.
-const PUSHES: usize = 4;
+pub(super) const PUSHES: usize = 4;
 
 /// Encoded messages that belong together: head and payload of each.
 pub(super) type Batch = Vec<(Bytes, Bytes)>;
@@ -88,11 +88,6 @@ impl Out {
     pub(super) fn push(&self, lane: Lane, batch: Batch) -> bool {
         let sender = if lane == Lane::Bulk { &self.push_bulk } else { &self.push_query };
         sender.blocking_send(batch).is_ok()
-    }
-
-    /// Room for a push on [`Lane::Query`], if there is some now.
-    pub(super) fn room_to_push(&self) -> Option<mpsc::Permit<'_, Batch>> {
-        self.push_query.try_reserve().ok()
     }
 }
 

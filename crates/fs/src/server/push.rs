@@ -20,7 +20,7 @@ use super::{
     StartError, attr,
     name::{self, Name},
     node::Key,
-    out::Batch,
+    out::{Batch, PUSHES},
     profile::{BLOCK, Blocks, Item, Profile, Wanted},
     service::{Hold, Service},
     thread,
@@ -40,8 +40,6 @@ const ENTRIES_MAX: u32 = 20_000;
 #[derive(Debug, Default)]
 pub(super) struct Pushed {
     paths: Mutex<HashMap<Key, Arc<[Name]>>>,
-    /// Those that changed since.
-    disturbed: Mutex<HashSet<Key>>,
     /// How often there was news of each.
     news: Mutex<HashMap<Key, u32>>,
 }
@@ -63,17 +61,6 @@ impl Pushed {
         *count <= NEWS_MAX
     }
 
-    /// It changed, and the mount had no number for it.
-    pub(super) fn disturb(&self, key: Key) {
-        self.disturbed.hold().insert(key);
-    }
-
-    /// True if it changed; whoever asks tells the mount.
-    pub(super) fn take_disturbed(&self, key: Key) -> bool {
-        let mut disturbed = self.disturbed.hold();
-        !disturbed.is_empty() && disturbed.remove(&key)
-    }
-
     fn add(&self, key: Key, path: &[Name]) {
         self.paths.hold().insert(key, path.into());
     }
@@ -85,14 +72,13 @@ pub(super) fn start(service: &Arc<Service>, profile: Profile, first: u64) -> Res
     service.introduced.send_replace(false);
     let started = thread::start("fs-push", move || {
         let service = &*pushing;
-        let mut run = Run { service, listed: HashSet::new(), planned: Vec::new(), budget: DATA_BUDGET, first };
+        let mut run = Run { service, listed: HashSet::new(), files: Vec::new(), budget: DATA_BUDGET, first };
         // All names and the plan first: they are little, and whoever needs planned data waits instead of asking.
         let introduced = profile.items.into_iter().all(|item| run.item(item));
-        let planned = message::encode(&ToMount::Notice { number: 0, notice: Notice::PushPlanned }, Bytes::new());
-        if service.out.push(Lane::Query, vec![planned]) && introduced {
+        if run.planned() && introduced {
             run.pushed(0);
-            let planned = std::mem::take(&mut run.planned);
-            let _ = planned.into_iter().all(|plan| run.content(plan));
+            let files = std::mem::take(&mut run.files);
+            let _ = files.into_iter().all(|plan| run.content(plan));
         }
         service.introduced.send_replace(true);
         let end = message::encode(&ToMount::Notice { number: 0, notice: Notice::PushEnd }, Bytes::new());
@@ -107,7 +93,7 @@ pub(super) fn start(service: &Arc<Service>, profile: Profile, first: u64) -> Res
 struct Run<'a> {
     service: &'a Service,
     listed: HashSet<Vec<Name>>,
-    planned: Vec<Planned>,
+    files: Vec<Planned>,
     budget: u64,
     /// Bytes of content that are still waited for.
     first: u64,
@@ -179,9 +165,17 @@ impl Run<'_> {
         self.service.record.pushed_content(key, &path, blocks.to_vec(), age);
         let stamp = attr::stamp(&found.stat);
         let notice = Notice::PushPlan { dev: key.dev, ino: key.ino, stamp, runs: runs.clone() };
-        self.planned.push(Planned { path, key, runs });
+        self.files.push(Planned { path, key, runs });
         let message = message::encode(&ToMount::Notice { number: 0, notice }, Bytes::new());
         self.service.out.push(Lane::Query, vec![message])
+    }
+
+    /// Says that all is said, and waits until that is being written: the mount takes nothing from the other lane before. As many
+    /// empty batches as the queue holds leave no place in it for what was before them.
+    fn planned(&self) -> bool {
+        let planned = message::encode(&ToMount::Notice { number: 0, notice: Notice::PushPlanned }, Bytes::new());
+        let mut all = std::iter::once(vec![planned]).chain((0..PUSHES).map(|_| Batch::new()));
+        all.all(|batch| self.service.out.push(Lane::Query, batch))
     }
 
     /// Pushes what was planned of a file. False if there is no point in going on.

@@ -64,20 +64,10 @@ impl Service {
         }
     }
 
-    /// Takes bindings of either lane. What was pushed and changed since, while it had no number, is called stale now, unless
-    /// the news is on its way.
+    /// Takes bindings of either lane.
     pub(super) fn bind(&self, bindings: Vec<Binding>) {
-        let bound: Vec<_> =
-            bindings.iter().map(|binding| (binding.node, Key { dev: binding.dev, ino: binding.ino })).collect();
-        {
-            let mut nodes = self.nodes.hold();
-            bindings.into_iter().for_each(|binding| nodes.bind(binding));
-        }
-        for (node, key) in bound {
-            if self.pushed.take_disturbed(key) {
-                self.notices.push(Notice::Stale { dir: node });
-            }
-        }
+        let mut nodes = self.nodes.hold();
+        bindings.into_iter().for_each(|binding| nodes.bind(binding));
     }
 
     fn question_subjects(&self, request: &Request) -> Vec<Subject> {

@@ -56,7 +56,7 @@ pub(super) struct Service {
     pub(super) latest: Latest,
     pub(super) record: Record,
     pub(super) pushed: Pushed,
-    /// All names and plans of the push are on their way, or there is none.
+    /// All names and plans of the push are on their way, and as much content as was asked for, or there is no push.
     pub(super) introduced: signal::Sender<bool>,
     ending: AtomicBool,
 }

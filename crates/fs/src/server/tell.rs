@@ -8,9 +8,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
-use remotely_proto::fs::{Entry, Node, Notice, ToMount};
-use remotely_proto::{ByteVec, message};
+use remotely_proto::ByteVec;
+use remotely_proto::fs::{Entry, Node, Notice};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     fs::{
@@ -38,13 +37,11 @@ const BATCH_MAX: usize = 16 << 10;
 const NAMES_MAX: usize = 256;
 /// How often idle descriptors and forgotten nodes are looked for, and what has come to be at hidden paths.
 const SWEEP: Duration = Duration::from_secs(2);
-/// Pause before what did not fit into the queue is tried again.
-const AGAIN: Duration = Duration::from_millis(50);
 
 /// Starts the thread.
 pub(super) fn start(service: &Arc<Service>) -> Result<(), StartError> {
     let service = Arc::clone(service);
-    thread::start("fs-watch", move || Watcher { service: &service, early: HashMap::new() }.run())
+    thread::start("fs-watch", move || Watcher { service: &service }.run())
 }
 
 /// What happened in one directory.
@@ -65,20 +62,17 @@ type Told = (ByteVec, Option<Entry>);
 
 struct Watcher<'a> {
     service: &'a Service,
-    /// What changed in pushed directories before the mount had a number for them.
-    early: HashMap<Key, HashMap<Vec<u8>, bool>>,
 }
 
 impl Watcher<'_> {
-    fn run(mut self) {
+    fn run(self) {
         let mut swept = Instant::now();
         while !self.service.is_ending() {
             let rest = SWEEP.saturating_sub(swept.elapsed());
-            if self.wait(if self.early.is_empty() { rest } else { AGAIN }) {
+            if self.wait(rest) {
                 std::thread::sleep(GATHER);
                 self.tell();
             }
-            self.tell_early();
             let now = Instant::now();
             if now.duration_since(swept) >= SWEEP {
                 swept = now;
@@ -113,7 +107,7 @@ impl Watcher<'_> {
         }
     }
 
-    fn tell(&mut self) {
+    fn tell(&self) {
         let (overflow, mut batch) = self.gather();
         if overflow {
             self.service.notices.push(Notice::Overflow);
@@ -194,11 +188,11 @@ impl Watcher<'_> {
     }
 
     /// True if somebody else changed something.
-    fn tell_names(&mut self, key: Key, names: HashMap<Vec<u8>, bool>) -> bool {
+    fn tell_names(&self, key: Key, names: HashMap<Vec<u8>, bool>) -> bool {
         let service = self.service;
         let nodes = service.nodes.hold().nodes_of(key).to_vec();
         if nodes.is_empty() {
-            self.disturbed(key, names);
+            self.tell_early(key, names);
             return false;
         }
         service.pushed.remove(key);
@@ -223,22 +217,30 @@ impl Watcher<'_> {
         true
     }
 
-    /// A directory changed for which the mount has no number.
-    fn disturbed(&mut self, key: Key, names: HashMap<Vec<u8>, bool>) {
+    /// A directory changed for which the mount has no number: it is named by its path.
+    fn tell_early(&self, key: Key, names: HashMap<Vec<u8>, bool>) {
         let service = self.service;
-        if service.pushed.find(key).is_none() {
-            return service.watches.remove(key);
-        }
-        service.pushed.disturb(key);
-        // The number may have come since it was looked for; then one of the two threads sees what the other did.
-        let nodes = service.nodes.hold().nodes_of(key).to_vec();
-        if nodes.is_empty() {
-            let early = self.early.entry(key).or_default();
-            for (name, appeared) in names {
-                *early.entry(name).or_default() |= appeared;
+        let Some(path) = service.pushed.find(key) else { return service.watches.remove(key) };
+        let _turn = service.turn.hold();
+        let there = service.walk(&path).ok().filter(|found| found.key() == key);
+        let told = there.as_ref().filter(|_| service.pushed.is_worth_news(key)).and_then(|found| {
+            let dir = service.directory(found, false);
+            let news = news(service, &dir, names)?;
+            Some(news.into_iter().map(|(name, stat)| settle(service, &dir, name, stat)).collect::<Vec<_>>())
+        });
+        let path = path.iter().map(|name| name.to_vec().into()).collect();
+        if told.is_none() {
+            service.pushed.remove(key);
+            if service.nodes.hold().nodes_of(key).is_empty() {
+                service.watches.remove(key);
             }
-        } else if service.pushed.take_disturbed(key) {
-            tell_stale(service, &nodes);
+        }
+        match told {
+            Some(names) if names.is_empty() => {}
+            Some(names) => service.notices.push(Notice::ChangedAt { path, dev: key.dev, ino: key.ino, names }),
+            None if there.is_some() => service.notices.push(Notice::StaleAt { path }),
+            // It was moved, and where to is not known here.
+            None => service.notices.push(Notice::Overflow),
         }
     }
 
@@ -275,45 +277,6 @@ impl Watcher<'_> {
             }
         }
     }
-
-    /// Tells what changed before the mount had a number for it, behind the push itself, which may still be queued.
-    fn tell_early(&mut self) {
-        let service = self.service;
-        self.early.retain(|&key, names| {
-            let Some(path) = service.pushed.find(key) else { return false };
-            let Some(room) = service.out.room_to_push() else { return true };
-            // Whoever gave it a number meanwhile has called it stale.
-            if !service.pushed.take_disturbed(key) {
-                return false;
-            }
-            let news =
-                service.pushed.is_worth_news(key).then(|| early_news(service, key, &path, std::mem::take(names)));
-            let path = path.iter().map(|name| name.to_vec().into()).collect();
-            let notice = match news.flatten() {
-                Some((names, _)) if names.is_empty() => return false,
-                Some((names, seen)) => Notice::PushChanged { path, names, seen },
-                None => {
-                    service.pushed.remove(key);
-                    if service.nodes.hold().nodes_of(key).is_empty() {
-                        service.watches.remove(key);
-                    }
-                    Notice::PushStale { path }
-                }
-            };
-            room.send(vec![message::encode(&ToMount::Notice { number: 0, notice }, Bytes::new())]);
-            false
-        });
-    }
-}
-
-/// What is news of these names in a pushed directory, and the last notice before. None if that cannot be told.
-fn early_news(service: &Service, key: Key, path: &[Name], names: HashMap<Vec<u8>, bool>) -> Option<(Vec<Told>, u64)> {
-    let _turn = service.turn.hold();
-    let found = service.walk(path).ok().filter(|found| found.key() == key)?;
-    let dir = service.directory(&found, false);
-    let seen = service.notices.last();
-    let news = news(service, &dir, names)?;
-    Some((news.into_iter().map(|(name, stat)| settle(service, &dir, name, stat)).collect(), seen))
 }
 
 fn tell_stale(service: &Service, nodes: &[Node]) {

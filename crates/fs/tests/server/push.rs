@@ -162,10 +162,11 @@ async fn what_changes_in_a_pushed_directory_is_told_by_path() {
     rig.notices().await;
     fs::write(rig.path("usr/new"), "").unwrap();
     fs::remove_file(rig.path("usr/small")).unwrap();
-    let mut told = std::collections::HashMap::new();
+    let mut told = HashMap::new();
+    let usr = fs::metadata(rig.path("usr")).unwrap();
     for notice in rig.notices().await {
-        let Notice::PushChanged { path, names, .. } = notice else { panic!("{notice:?}") };
-        assert_eq!(path[..], [b"usr".to_vec().into()]);
+        let Notice::ChangedAt { path, dev, ino, names } = notice else { panic!("{notice:?}") };
+        assert_eq!((&path[..], dev, ino), (&[b"usr".to_vec().into()][..], usr.dev(), usr.ino()));
         told.extend(names.into_iter().map(|(name, entry)| (name.to_vec(), entry.map(|entry| entry.attr.size))));
     }
     assert_eq!(told, [(b"new".to_vec(), Some(0)), (b"small".to_vec(), None)].into());
@@ -175,7 +176,7 @@ async fn what_changes_in_a_pushed_directory_is_told_by_path() {
         tokio::time::sleep(std::time::Duration::from_millis(60)).await;
     }
     let notices = rig.notices().await;
-    assert!(matches!(notices.last(), Some(Notice::PushStale { .. })) && notices.len() < 48, "{}", notices.len());
+    assert!(matches!(notices.last(), Some(Notice::StaleAt { .. })) && notices.len() < 48, "{}", notices.len());
     let usr = rig.node("usr").await;
     rig.list(usr).await.unwrap();
     rig.notices().await;

@@ -252,27 +252,30 @@ pub enum Notice {
         #[n(0)]
         attr: Attr,
     },
-    /// Too much has changed in a directory that was pushed, before the mount gave it a number: forget what was pushed of it.
+    /// [`Notice::Stale`] of a directory that was pushed, or is on its way, and that the mount has not given a number yet.
     #[n(8)]
-    PushStale {
+    StaleAt {
         /// Where, from the root.
         #[n(0)]
         path: Vec<ByteVec>,
+    },
+    /// [`Notice::Changed`] in such a directory. A [`Notice::PushListing`] of it that comes later is older, if its `seen` is.
+    #[n(9)]
+    ChangedAt {
+        /// Where, from the root.
+        #[n(0)]
+        path: Vec<ByteVec>,
+        /// Device of the directory.
+        #[n(1)]
+        dev: u64,
+        /// Inode of the directory.
+        #[n(2)]
+        ino: u64,
+        /// Same meaning as in [`Notice::Changed`].
+        #[n(3)]
+        names: Vec<(ByteVec, Option<Entry>)>,
     },
     /// No more [`Notice::PushPlan`] follows: [`Notice::PushData`], which is on another lane, is of use from here on.
     #[n(10)]
     PushPlanned,
-    /// Like [`Notice::Changed`], in a directory that was pushed and that the mount has not given a number yet.
-    #[n(9)]
-    PushChanged {
-        /// Where, from the root.
-        #[n(0)]
-        path: Vec<ByteVec>,
-        /// Same meaning as in [`Notice::Changed`].
-        #[n(1)]
-        names: Vec<(ByteVec, Option<Entry>)>,
-        /// Same meaning as in a reply.
-        #[n(2)]
-        seen: u64,
-    },
 }

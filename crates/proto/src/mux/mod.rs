@@ -149,6 +149,8 @@ pub struct Stats {
     pub rate: Option<u64>,
     /// Bytes on their way that fill the link, once something has been acknowledged.
     pub window: Option<u64>,
+    /// The link has been filled: it carries no more than `window` says. Until then it carries that at least.
+    pub filled: bool,
 }
 
 /// Bytes that may be sent, in each direction, before any credit has come, on a stream that `opener` opens.
@@ -309,7 +311,14 @@ impl Mux {
     /// What has passed so far.
     pub fn stats(&self) -> Stats {
         let (rtt, rate) = (self.pace.rtt(), self.pace.rate().map(|rate| rate as u64));
-        Stats { streams: self.streams.len(), rtt, rate, window: self.pace.full_window(), ..self.stats }
+        Stats {
+            streams: self.streams.len(),
+            rtt,
+            rate,
+            window: self.pace.full_window(),
+            filled: self.pace.is_settled(),
+            ..self.stats
+        }
     }
 
     /// Ends the link; the first reason stays. What has been received can still be taken.

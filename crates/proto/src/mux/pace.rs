@@ -165,6 +165,11 @@ impl Pace {
         self.rate().map(|rate| (rate * full.as_secs_f64()) as u64)
     }
 
+    /// What the link carries has been found out.
+    pub(super) fn is_settled(&self) -> bool {
+        !matches!(self.phase, Phase::Startup { .. })
+    }
+
     /// From when on a frame may be sent; `None` if an ack must come first.
     pub(super) fn room_at(&self) -> Option<Duration> {
         (self.in_flight() < self.window()).then_some(self.sent_until)

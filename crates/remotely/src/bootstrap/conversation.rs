@@ -1,5 +1,5 @@
 //! The client's side of the talk with the bootstrap line, over the pipe of a transport, up to the moment when the agent
-//! speaks frames. Called by [`super::start`]; it waits for as long as the host takes, time limits are the caller's.
+//! speaks frames. Called by [`super::connect`]; it waits for as long as the host takes, time limits are the caller's.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -10,9 +10,9 @@ use remotely_proto::handshake::MAGIC;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::pipe;
 
-use super::ConnectError;
 use super::executable::Executable;
 use super::progress::Progress;
+use super::{ConnectError, Flight};
 
 /// How much a login shell may print before the bootstrap line speaks, in bytes.
 const NOISE: usize = 64 << 20;
@@ -38,6 +38,15 @@ enum Message {
     Need { os: String, arch: String, gzip: bool, place: String },
     Retry { why: String },
     Fail { why: String },
+}
+
+/// How the host answers.
+pub(super) enum Greeted {
+    /// An agent speaks from here on. It is to have these bytes first, which the pipe has not taken yet.
+    Ready {
+        unsent: Bytes,
+    },
+    Needs(Need),
 }
 
 /// What it took.
@@ -84,17 +93,36 @@ impl Conversation {
     }
 
     /// Sends the first flight as soon as it is there, and hears whether an agent has taken over, or what the host needs first.
-    pub(super) async fn greet(&mut self, flight: impl Future<Output = Bytes>) -> Result<Option<Need>, Failure> {
+    pub(super) async fn greet<F: Future<Output = ()>>(&mut self, flight: &mut Flight<F>) -> Result<Greeted, Failure> {
         let Self { from_host, to_host, received, noise, noise_len } = self;
-        // Both at once: a login shell may print more than a pipe holds before it reads.
-        let listen = read_message(from_host, received, noise, noise_len);
-        let send = async { to_host.write_all_buf(&mut announced(flight.await)).await };
-        let (sent, message) = tokio::join!(send, listen);
-        let need = self.understand(message?)?;
-        if need.is_none() && sent.is_err() {
-            return Err(Failure::Ended);
+        let mut unsent = None;
+        let message = {
+            // Both at once: a login shell may print more than a pipe holds before it reads.
+            let listen = read_message(from_host, received, noise, noise_len);
+            let send = async { to_host.write_all_buf(unsent.insert(announced(flight.bytes().await))).await };
+            tokio::pin!(listen, send);
+            tokio::select! {
+                biased;
+                message = &mut listen => message?,
+                sent = &mut send => {
+                    let message = listen.await?;
+                    if sent.is_err() && message == Message::Ready {
+                        return Err(Failure::Ended);
+                    }
+                    message
+                }
+            }
+        };
+        match self.understand(message)? {
+            Some(need) => Ok(Greeted::Needs(need)),
+            None => {
+                let mut unsent = match unsent {
+                    Some(unsent) => unsent,
+                    None => announced(flight.bytes().await),
+                };
+                Ok(Greeted::Ready { unsent: unsent.copy_to_bytes(unsent.remaining()) })
+            }
         }
-        Ok(need)
     }
 
     /// Sends the agent wherever the host asks for it, until it answers; then sends the first flight again, which the

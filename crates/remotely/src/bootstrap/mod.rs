@@ -18,7 +18,7 @@ use bytes::Bytes;
 use remotely_session::{Incoming, Link, LinkBuilder, Pipe};
 
 pub use self::conversation::Uploaded;
-use self::conversation::{Conversation, Failure};
+use self::conversation::{Conversation, Failure, Greeted};
 pub use self::error::ConnectError;
 use self::executable::Executable;
 pub use self::line::one_line;
@@ -47,6 +47,8 @@ struct Ready {
     pipe: Pipe,
     /// What was already read from the pipe: the beginning of its frames.
     received: Bytes,
+    /// What is left of the first flight.
+    unsent: Bytes,
     process: Process,
     uploaded: Option<Uploaded>,
 }
@@ -70,9 +72,9 @@ pub async fn connect<F: Future<Output = ()>>(
         }
         result => result,
     };
-    let Ready { pipe, received, process, uploaded } = ready?;
+    let Ready { pipe, received, unsent, process, uploaded } = ready?;
     let time = began.elapsed();
-    let (link, incoming) = flight.builder.attach(pipe, received);
+    let (link, incoming) = flight.builder.attach_behind(unsent, pipe, received);
     Ok(Connected { link, incoming, process, time, uploaded })
 }
 
@@ -122,7 +124,7 @@ async fn attempt<F: Future<Output = ()>>(
     let process = started.process;
     let mut conversation = Conversation::new(started.reader, started.writer).map_err(ConnectError::pipe)?;
 
-    let greeting = conversation.greet(flight.bytes());
+    let greeting = conversation.greet(flight);
     let greeted = match options.timeout {
         None => greeting.await,
         Some(limit) => match tokio::time::timeout(limit, greeting).await {
@@ -131,18 +133,19 @@ async fn attempt<F: Future<Output = ()>>(
         },
     };
     let talked = match greeted {
-        Ok(None) => Ok(None),
-        Ok(Some(need)) => {
+        Ok(Greeted::Ready { unsent }) => Ok((None, unsent)),
+        Ok(Greeted::Needs(need)) => {
             let flight = flight.bytes().await;
-            conversation.upload(need, executable, options.progress, flight).await.map(Some)
+            let uploaded = conversation.upload(need, executable, options.progress, flight).await;
+            uploaded.map(|uploaded| (Some(uploaded), Bytes::new()))
         }
         Err(failure) => Err(failure),
     };
     match talked {
-        Ok(uploaded) => {
+        Ok((uploaded, unsent)) => {
             terminal.forget();
             let (reader, writer, received) = conversation.into_pipe().map_err(ConnectError::pipe)?;
-            Ok(Ready { pipe: Pipe { reader, writer }, received, process, uploaded })
+            Ok(Ready { pipe: Pipe { reader, writer }, received, unsent, process, uploaded })
         }
         Err(Failure::Error(error)) => Err(error.at(&options.target)),
         Err(Failure::Ended) => {

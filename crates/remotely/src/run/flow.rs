@@ -22,7 +22,7 @@ use super::signal::{self, Signals};
 use super::stats::Times;
 use super::streams::Locals;
 use super::terminal::{self, Terminal};
-use super::way::Way;
+use super::way::{FLIGHT_MAX, Way};
 use crate::bootstrap::{self, Connected};
 use crate::options::ConnectOptions;
 use crate::stderr;
@@ -76,9 +76,10 @@ impl Flow<'_> {
     /// Runs it by way of `connect`.
     pub(super) async fn attempt(&mut self, connect: &ConnectOptions) -> Result<Finished, RunError> {
         let mut settings = Settings { role: Role::Client, ..Settings::default() };
-        if let Some(window) = self.way.and_then(|(way, since)| way.window(since)) {
-            settings.initial_window = settings.initial_window.max(window);
+        if let Some((way, used)) = self.way {
+            settings.initial_window = way.window(used, settings.initial_window);
         }
+        let first_content = settings.initial_window.min(FLIGHT_MAX);
         let mut builder = LinkBuilder::new(settings);
         let lanes = Lanes {
             query: lane(&mut builder, Lane::Query, Class::Normal),
@@ -106,7 +107,7 @@ impl Flow<'_> {
             && let Some(profile) = profile.take()
         {
             head_start = way.head_start();
-            server.push(profile, way.first_content());
+            server.push(profile, first_content);
         }
         let introduced = Arc::clone(&server);
         let queued = async move {

@@ -2,6 +2,7 @@
 //! so that a link begins as well as the one before it did.
 
 use std::ffi::OsStr;
+use std::ops::RangeInclusive;
 use std::os::unix::ffi::OsStrExt;
 use std::time::{Duration, SystemTime};
 
@@ -14,13 +15,12 @@ use crate::options::ConnectOptions;
 
 /// A laptop may be on another network by then.
 const LIFETIME: Duration = Duration::from_secs(3600);
-/// Most bytes sent without knowing that the way is still what it was.
-const WINDOW_MAX: u64 = 8 << 20;
-
-/// A link that carried so many windows has shown what it carries.
-const FILLED: u64 = 16;
+/// Least and most bytes sent without knowing that the way is still what it was.
+const WINDOW: RangeInclusive<u64> = (64 << 10)..=(8 << 20);
+/// So many windows must have been sent for a window to be believed that is smaller than others.
+const ENOUGH: u64 = 16;
 /// Most content in a first flight, in bytes: no more gets through ssh before it is answered.
-const FLIGHT_MAX: u64 = 2 << 20;
+pub(super) const FLIGHT_MAX: u64 = 2 << 20;
 /// A way that took longer than twice this was waiting for something else.
 const HEAD_START_MAX: Duration = Duration::from_millis(500);
 
@@ -30,6 +30,9 @@ pub(super) struct Way {
     /// Bytes on their way that filled it.
     #[n(0)]
     window: u64,
+    /// They did: it carries no more.
+    #[n(2)]
+    filled: bool,
     /// Microseconds until its agent answered.
     #[n(1)]
     answer: u64,
@@ -42,33 +45,40 @@ pub(super) fn store(connect: &ConnectOptions, env: &[ByteVec]) -> Option<Store<W
 }
 
 impl Way {
-    /// What a link over it turned out to carry, and after how long its agent answered, if that tells anything. One link
-    /// seldom shows all.
+    /// What a link over it turned out to carry, and after how long its agent answered, if that tells anything.
     pub(super) fn learn(before: Option<Self>, stats: &Stats, answered: Option<Duration>) -> Self {
-        let Self { window, answer } = before.unwrap_or(Self { window: 0, answer: 0 });
+        let Self { window, filled, answer } = before.unwrap_or(Self { window: 0, filled: false, answer: 0 });
         let seen = stats.window.unwrap_or(window);
-        // Who has little to send does not fill it.
-        let filled = stats.bytes_sent >= FILLED * window;
+        // A few round trips tell more of who else was busy than of the way.
+        let full = stats.filled && stats.bytes_sent >= ENOUGH * seen;
         Self {
-            window: seen.max(if filled { (window + seen) / 2 } else { window }).min(WINDOW_MAX),
+            window: match full {
+                // One link seldom shows all.
+                true if filled => seen.max((window + seen) / 2),
+                true => seen,
+                false => seen.max(window),
+            }
+            .min(*WINDOW.end()),
+            filled: full || filled,
             answer: answered.map_or(answer, |time| time.as_micros() as u64),
         }
     }
 
-    /// Bytes of content for a first flight, which nothing can overtake.
-    pub(super) fn first_content(self) -> u64 {
-        self.window.min(FLIGHT_MAX)
+    /// Bytes that may be on their way before anything is known of a new link; `usual` where this says too little. `used` is
+    /// when there was a link last.
+    pub(super) fn window(self, used: SystemTime, usual: u64) -> u64 {
+        // A clock that was put back tells nothing.
+        let recent = used.elapsed().is_ok_and(|age| age < LIFETIME);
+        match (recent, self.filled) {
+            (true, true) => self.window.max(*WINDOW.start()),
+            (true, false) => self.window.max(usual),
+            (false, _) => usual,
+        }
     }
 
     /// How long the first flight can wait for what is to be in it without being late: the way there takes as long again.
     pub(super) fn head_start(self) -> Duration {
         Duration::from_micros(self.answer / 2).min(HEAD_START_MAX)
-    }
-
-    /// Bytes to begin with, if it is not long ago.
-    pub(super) fn window(self, used: SystemTime) -> Option<u64> {
-        // A clock that was put back tells nothing.
-        used.elapsed().ok().filter(|age| *age < LIFETIME).map(|_| self.window)
     }
 }
 
@@ -76,17 +86,41 @@ impl Way {
 mod tests {
     use super::*;
 
+    const NEW: Way = Way { window: 0, filled: false, answer: 0 };
+
+    fn stats(filled: bool, window: u64) -> Stats {
+        Stats { filled, window: Some(window), bytes_sent: ENOUGH * window, ..Stats::default() }
+    }
+
     #[test]
-    fn a_link_that_did_not_fill_it_does_not_make_it_smaller() {
-        let stats = |sent, window| Stats { bytes_sent: sent, window: Some(window), ..Stats::default() };
-        let way = Way::learn(None, &stats(1 << 20, 3 << 20), Some(Duration::from_millis(40)));
-        assert_eq!((way.window, way.head_start()), (3 << 20, Duration::from_millis(20)));
-        let little = Way::learn(Some(way), &stats(1 << 20, 1 << 20), None);
-        assert_eq!(little, way);
-        let much = Way::learn(Some(way), &stats(1 << 30, 1 << 20), None);
-        assert_eq!(much.window, 2 << 20);
-        let more = Way::learn(Some(way), &stats(0, 1 << 40), None);
-        assert_eq!((more.window, more.first_content()), (WINDOW_MAX, FLIGHT_MAX));
-        assert_eq!(Way { answer: u64::MAX / 2, ..way }.head_start(), HEAD_START_MAX);
+    fn only_a_link_that_filled_it_makes_it_smaller() {
+        let little = Way::learn(None, &stats(false, 1000), None);
+        let more = Way::learn(Some(little), &stats(false, 3 << 20), None);
+        assert_eq!((little.window, more.window), (1000, 3 << 20));
+        assert_eq!(Way::learn(Some(more), &stats(false, 1 << 20), None), more);
+        assert_eq!(Way::learn(Some(more), &Stats { bytes_sent: 1 << 20, ..stats(true, 1 << 20) }, None), more);
+        let filled = Way::learn(Some(more), &stats(true, 1 << 20), None);
+        assert_eq!(filled, Way { window: 1 << 20, filled: true, answer: 0 });
+        assert_eq!(Way::learn(Some(filled), &stats(true, 1 << 19), None).window, 3 << 18);
+        assert_eq!(Way::learn(Some(filled), &stats(false, 1 << 19), None), filled);
+        assert_eq!(Way::learn(Some(filled), &stats(true, 1 << 40), None).window, *WINDOW.end());
+    }
+
+    #[test]
+    fn a_way_that_is_known_to_carry_little_is_given_little() {
+        let (now, usual) = (SystemTime::now(), 1 << 20);
+        let way = |window, filled| Way { window, filled, ..NEW };
+        assert_eq!(way(1 << 18, true).window(now, usual), 1 << 18);
+        assert_eq!(way(1000, true).window(now, usual), *WINDOW.start());
+        assert_eq!(way(1 << 18, false).window(now, usual), usual);
+        assert_eq!(way(1 << 22, false).window(now, usual), 1 << 22);
+        assert_eq!(way(1 << 22, true).window(now - LIFETIME, usual), usual);
+        assert_eq!(way(1 << 22, true).window(now + LIFETIME, usual), usual);
+    }
+
+    #[test]
+    fn the_first_flight_is_waited_for_half_as_long_as_the_answer() {
+        let answered = |answer| Way::learn(None, &stats(false, 0), Some(Duration::from_millis(answer))).head_start();
+        assert_eq!((answered(40), answered(4000)), (Duration::from_millis(20), HEAD_START_MAX));
     }
 }

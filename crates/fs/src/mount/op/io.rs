@@ -184,7 +184,7 @@ impl Fs {
         if waits {
             self.settle(node).await?;
             if !mapped {
-                self.tell_late(node, file)?;
+                self.tell_late_to_write(node, file)?;
             } else if let Some(errno) =
                 self.with(|table| Ok::<_, Errno>(table.inode(node)?.late.since(failed_before)))?
             {

@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use tokio::sync::Notify;
 
 pub(super) use self::inode::{Inode, UNWATCHED};
-use self::name::Known;
+use self::name::{Directory, Known};
 pub(super) use self::name::{Listing, Name};
 use super::invalidate::Invalid;
 
@@ -49,6 +49,10 @@ pub(super) struct Table {
     pub(super) answered: u64,
     /// Number of the last notice that events were lost: what was seen before counts for nothing.
     lost: u64,
+    /// Directories that were not known here when there was news of them, and the number of that.
+    overtaken: HashMap<Vec<ByteVec>, u64>,
+    /// Nothing more is pushed that would have to be compared with those.
+    pushed_all: bool,
     inodes: HashMap<Node, Inode>,
     identities: HashMap<(u64, u64), Node>,
     next: u64,
@@ -67,6 +71,8 @@ impl Table {
         Self {
             answered: 0,
             lost: 0,
+            overtaken: HashMap::new(),
+            pushed_all: false,
             inodes: HashMap::from([(Node::ROOT, inode)]),
             identities: HashMap::from([((root.dev, root.ino), Node::ROOT)]),
             next: Node::ROOT.0 + 1,
@@ -177,9 +183,15 @@ impl Table {
         inode.set_attr(attr);
     }
 
+    /// What is known of a directory, and be it nothing: news counts against what is still on its way.
+    fn directory(&mut self, dir: Node) -> Option<&mut Directory> {
+        let inode = self.inodes.get_mut(&dir).filter(|inode| inode.is_directory())?;
+        Some(inode.directory.get_or_insert_default())
+    }
+
     /// A notice: somebody else changed what is under this name.
     pub(super) fn changed(&mut self, dir: Node, name: ByteVec, entry: Option<Entry>, number: u64) {
-        let Some(directory) = self.inodes.get_mut(&dir).and_then(|inode| inode.directory.as_mut()) else { return };
+        let Some(directory) = self.directory(dir) else { return };
         directory.noticed = directory.noticed.max(number);
         if directory.state == Known::Asked {
             directory.meanwhile.push((number, name.clone(), entry.clone()));
@@ -197,7 +209,7 @@ impl Table {
             }
             let node = self.learn_inode(dir, entry, Age::latest(number));
             if let Some(inode) = self.inodes.get_mut(&node) {
-                inode.noticed = number;
+                inode.noticed = inode.noticed.max(number);
             }
             node
         });
@@ -217,7 +229,7 @@ impl Table {
 
     /// A notice: nothing that was known of a directory and what is in it may be shown any more.
     pub(super) fn forget_directory(&mut self, dir: Node, number: u64) {
-        let Some(directory) = self.inodes.get_mut(&dir).and_then(|inode| inode.directory.as_mut()) else { return };
+        let Some(directory) = self.directory(dir) else { return };
         directory.noticed = directory.noticed.max(number);
         directory.forgotten = directory.forgotten.max(number);
         if directory.state != Known::Asked {

@@ -118,8 +118,8 @@ impl Table {
     }
 
     /// A listing that comes unasked would be news, and right.
-    fn wants_push(&self, dir: Node) -> bool {
-        let known = |dir: &Directory| dir.state == Known::Whole || dir.changed;
+    fn wants_push(&self, dir: Node, seen: u64) -> bool {
+        let known = |dir: &Directory| dir.state == Known::Whole || dir.changed || seen < dir.noticed;
         self.inodes.get(&dir).is_some_and(|inode| !inode.directory.as_ref().is_some_and(|dir| known(dir)))
     }
 
@@ -139,22 +139,25 @@ impl Table {
         directory.names.iter().filter_map(|(name, node)| Some((name.clone().into(), (*node)?))).collect()
     }
 
-    /// Takes in a listing that nobody asked for, if it is of use.
-    pub(in super::super) fn pushed(&mut self, dir: Node, entries: Vec<Entry>, seen: u64, watched: bool) {
-        if self.wants_push(dir) {
+    /// Takes in a listing that nobody asked for, if it is of use: the directory is known, and nothing newer of it.
+    pub(in super::super) fn pushed(&mut self, path: &[ByteVec], entries: Vec<Entry>, seen: u64, watched: bool) {
+        let overtaken = self.overtaken.get(path).is_some_and(|news| seen < *news);
+        if let Some(dir) = self.find(path).filter(|dir| !overtaken && self.wants_push(*dir, seen)) {
             self.take_listing(dir, entries, Age::pushed(seen), watched, false);
         }
     }
 
-    /// News of a directory that was pushed. What the mount has heard or done there since may be newer.
-    pub(in super::super) fn push_changed(&mut self, dir: Node, names: Vec<(ByteVec, Option<Entry>)>, seen: u64) {
-        let Some(directory) = self.inodes.get(&dir).and_then(|inode| inode.directory.as_ref()) else { return };
-        if directory.changed || seen < directory.noticed.max(self.lost) {
-            return self.forget_directory(dir, seen);
+    /// News of a directory that is not known here: a listing of it that is still on its way may be older.
+    pub(in super::super) fn news_of_unknown(&mut self, path: Vec<ByteVec>, number: u64) {
+        if !self.pushed_all {
+            self.overtaken.insert(path, number);
         }
-        for (name, entry) in names {
-            self.changed(dir, name, entry, seen);
-        }
+    }
+
+    /// No more listings come that nobody asked for.
+    pub(in super::super) fn pushed_all(&mut self) {
+        self.pushed_all = true;
+        self.overtaken = HashMap::new();
     }
 
     /// Takes in the listing that was asked for under this number: complete, or as far as it came, if `truncated`.

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use remotely_proto::ByteVec;
 use remotely_proto::fs::{Attr, Entry, Node, Time};
 
 use super::{Age, Name, Table};
@@ -29,6 +30,10 @@ fn attr(ino: u64, size: u64) -> Attr {
         access: 7,
         flags: 0,
     }
+}
+
+fn directory(name: &str, ino: u64) -> Entry {
+    Entry { attr: Attr { mode: libc::S_IFDIR | 0o755, ..attr(ino, 0) }, ..entry(name, ino, 0) }
 }
 
 fn entry(name: &str, ino: u64, size: u64) -> Entry {
@@ -79,7 +84,7 @@ fn a_push_of_before_our_change_is_not_taken() {
     let _ = table.whole(ROOT);
     let node = table.fresh();
     table.made(ROOT, entry("new", 5, 0), None, 0, node);
-    table.pushed(ROOT, vec![entry("old", 2, 10)], 0, true);
+    table.pushed(&[], vec![entry("old", 2, 10)], 0, true);
     assert_eq!(is(&mut table, "new"), Some(node));
     assert!(must_be_asked(&mut table, "old"));
 }
@@ -102,7 +107,7 @@ fn only_the_last_question_counts() {
     let mut table = Table::new(attr(1, 0));
     let first = ask(&mut table);
     // A push is quicker, then all is forgotten, and asked for again.
-    table.pushed(ROOT, vec![entry("a", 2, 10)], 0, true);
+    table.pushed(&[], vec![entry("a", 2, 10)], 0, true);
     table.forget_directory(ROOT, 1);
     let second = ask(&mut table);
     table.listed(ROOT, first, vec![entry("a", 2, 10)], Age { seen: 1, asked: 0 }, true, false);
@@ -146,18 +151,30 @@ fn news_of_a_file_that_we_changed_ourselves_is_news_of_its_content() {
     assert!(!table.invalid.contains(&Invalid::Inode(node)));
 }
 
+fn path(name: &str) -> Vec<ByteVec> {
+    vec![name.as_bytes().to_vec().into()]
+}
+
 #[test]
-fn news_of_a_pushed_directory_is_taken_unless_newer_news_came_before() {
+fn a_push_that_was_overtaken_by_news_is_not_taken() {
+    // Of a directory that is known, and of which nothing was known.
     let mut table = Table::new(attr(1, 0));
-    table.pushed(ROOT, vec![entry("kept", 2, 10), entry("gone", 3, 10)], 4, true);
-    let news = |name: &str, entry| vec![(name.as_bytes().to_vec().into(), entry)];
-    table.push_changed(ROOT, news("gone", None), 4);
-    table.push_changed(ROOT, news("new", Some(entry("new", 4, 1))), 5);
-    assert!(is(&mut table, "kept").is_some() && is(&mut table, "new").is_some());
-    assert_eq!(is(&mut table, "gone"), None);
-    table.changed(ROOT, b"new".to_vec().into(), None, 7);
-    table.push_changed(ROOT, news("new", Some(entry("new", 4, 2))), 6);
-    assert!(must_be_asked(&mut table, "new"), "that was older");
+    table.changed(ROOT, b"gone".to_vec().into(), None, 5);
+    table.pushed(&[], vec![entry("gone", 3, 10)], 4, true);
+    assert!(must_be_asked(&mut table, "gone"));
+    table.pushed(&[], vec![directory("d", 4)], 5, true);
+    let d = is(&mut table, "d").unwrap();
+    // Of one that is not known yet.
+    table.news_of_unknown(path("e"), 7);
+    table.forget_directory(ROOT, 8);
+    table.pushed(&[], vec![directory("d", 4), directory("e", 5)], 8, true);
+    assert_eq!(is(&mut table, "d"), Some(d));
+    table.pushed(&path("d"), vec![entry("x", 6, 1)], 6, true);
+    table.pushed(&path("e"), vec![entry("x", 7, 1)], 6, true);
+    let e = is(&mut table, "e").unwrap();
+    assert!(table.known_name(d, b"x").is_some() && table.known_name(e, b"x").is_none());
+    table.pushed(&path("e"), vec![entry("x", 7, 1)], 7, true);
+    assert!(table.known_name(e, b"x").is_some());
 }
 
 #[test]
