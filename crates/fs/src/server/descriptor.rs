@@ -10,10 +10,7 @@ use std::{
 
 use remotely_proto::fs::Time;
 
-use super::{
-    node::{Key, same_birth},
-    service::Hold,
-};
+use super::{node::Key, service::Hold};
 
 /// Descriptors that nobody used for this long are closed, so that file systems can be unmounted here and space freed.
 const IDLE: Duration = Duration::from_secs(10);
@@ -52,7 +49,7 @@ impl DescriptorCache {
 
     fn find_at(&self, key: Key, born: Time, now: Instant) -> Option<Arc<OwnedFd>> {
         let mut slots = self.slots.hold();
-        let slot = slots.get_mut(&key).filter(|slot| slot.is_trusted(now) && same_birth(slot.born, born))?;
+        let slot = slots.get_mut(&key).filter(|slot| slot.is_trusted(now) && slot.born.same_birth(born))?;
         slot.used = now;
         Some(Arc::clone(&slot.descriptor))
     }

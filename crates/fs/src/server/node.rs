@@ -110,7 +110,7 @@ impl NodeTable {
         if node == Node::ROOT || (self.nodes.len() >= NODES_MAX && !self.nodes.contains_key(&node)) {
             return;
         }
-        if self.nodes.get(&node).is_some_and(|inode| inode.key != key || !same_birth(inode.born, born)) {
+        if self.nodes.get(&node).is_some_and(|inode| inode.key != key || !inode.born.same_birth(born)) {
             self.remove(node);
         }
         if place.as_ref().is_some_and(|place| place.name.len() as isize > self.name_bytes)
@@ -346,11 +346,6 @@ impl NodeTable {
         names.reverse();
         Some(names)
     }
-}
-
-/// Whether two inodes with the same number may be one.
-pub(super) fn same_birth(one: Time, other: Time) -> bool {
-    one == other || one == Time::default() || other == Time::default()
 }
 
 fn bytes(places: &[Place]) -> isize {

@@ -16,7 +16,7 @@ use remotely_proto::fs::{Node, Time};
 use super::{
     attr,
     name::{self, Name},
-    node::{DEPTH_MAX, Key, Place, same_birth},
+    node::{DEPTH_MAX, Key, Place},
     service::{Hold, Service},
 };
 
@@ -124,7 +124,7 @@ impl Service {
         let (parent, _) = self.locate_within(place.parent, depth + 1, steps)?;
         let parent_key = self.nodes.hold().get(place.parent).ok_or(Errno::STALE)?.key;
         let found = self.step((parent.as_fd(), parent_key), &place.name)?;
-        if found.key() == key && same_birth(found.born(), born) { Ok(found) } else { Err(Errno::STALE) }
+        if found.key() == key && found.born().same_birth(born) { Ok(found) } else { Err(Errno::STALE) }
     }
 
     /// One name down. ENOENT for what is hidden. Directories are remembered.

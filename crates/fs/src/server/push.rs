@@ -39,30 +39,35 @@ const ENTRIES_MAX: u32 = 20_000;
 /// uses them; what changes in one before, it is told by path.
 #[derive(Debug, Default)]
 pub(super) struct Pushed {
-    paths: Mutex<HashMap<Key, Arc<[Name]>>>,
-    /// How often there was news of each.
-    news: Mutex<HashMap<Key, u32>>,
+    directories: Mutex<HashMap<Key, Place>>,
+}
+
+#[derive(Debug)]
+struct Place {
+    path: Arc<[Name]>,
+    /// How often there was news.
+    news: u32,
 }
 
 impl Pushed {
     pub(super) fn find(&self, key: Key) -> Option<Arc<[Name]>> {
-        self.paths.hold().get(&key).cloned()
+        self.directories.hold().get(&key).map(|place| Arc::clone(&place.path))
     }
 
     pub(super) fn remove(&self, key: Key) {
-        self.paths.hold().remove(&key);
+        self.directories.hold().remove(&key);
     }
 
     /// Whether news of it is to be told: not for ever.
     pub(super) fn is_worth_news(&self, key: Key) -> bool {
-        let mut news = self.news.hold();
-        let count = news.entry(key).or_default();
-        *count += 1;
-        *count <= NEWS_MAX
+        self.directories.hold().get_mut(&key).is_some_and(|place| {
+            place.news += 1;
+            place.news <= NEWS_MAX
+        })
     }
 
     fn add(&self, key: Key, path: &[Name]) {
-        self.paths.hold().insert(key, path.into());
+        self.directories.hold().insert(key, Place { path: path.into(), news: 0 });
     }
 }
 

@@ -48,6 +48,13 @@ pub struct Time {
     pub nsec: u32,
 }
 
+impl Time {
+    /// Whether two inodes of the same number, born at these times, may be one: zero is not known.
+    pub fn same_birth(self, other: Self) -> bool {
+        self == other || [self, other].contains(&Self::default())
+    }
+}
+
 /// Attributes of an inode, by the numbers of the client (statx(2)).
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct Attr {

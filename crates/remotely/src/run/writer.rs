@@ -138,11 +138,10 @@ fn relay(fd: &OwnedFd, way: Way, bell: &Bell, chunks: &mut mpsc::UnboundedReceiv
 fn write_all(fd: &OwnedFd, way: Way, batch: &mut VecDeque<Chunk>) -> rustix::io::Result<()> {
     while let Some((front, _)) = batch.front() {
         let written = match way {
-            Way::File if batch.len() > 1 => {
+            Way::File => {
                 let slices: Vec<IoSlice<'_>> = batch.iter().map(|(chunk, _)| IoSlice::new(chunk)).collect();
                 rustix::io::writev(fd, &slices)
             }
-            Way::File => rustix::io::write(fd, front),
             Way::Socket => rustix::net::send(fd, front, SendFlags::DONTWAIT | SendFlags::NOSIGNAL),
         };
         match written {

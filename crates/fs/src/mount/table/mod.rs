@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use remotely_proto::ByteVec;
-use remotely_proto::fs::{Attr, Binding, Entry, Lane, Node, Time, UsedInode};
+use remotely_proto::fs::{Attr, Binding, Entry, Lane, Node, UsedInode};
 use rustix::io::Errno;
 use tokio::sync::Notify;
 
@@ -381,8 +381,7 @@ impl Table {
     fn same(&self, attr: &Attr) -> Option<Node> {
         let node = self.identity(attr.dev, attr.ino)?;
         let known = &self.inodes.get(&node)?.attr;
-        let born = known.btime == attr.btime || known.btime == Time::default() || attr.btime == Time::default();
-        (born && known.mode & libc::S_IFMT == attr.mode & libc::S_IFMT).then_some(node)
+        (known.btime.same_birth(attr.btime) && known.mode & libc::S_IFMT == attr.mode & libc::S_IFMT).then_some(node)
     }
 
     fn learn_inode(&mut self, parent: Node, entry: Entry, age: Age) -> Node {
