@@ -121,14 +121,16 @@ fn what_a_killed_upload_left_is_removed_by_the_next() {
     // The shell and all that it started end as soon as there is something of the upload.
     let kill = format!(
         "#!/bin/sh\n\
-         if [ \"$1\" = --wait ]; then until [ -s {cache}/.new-* ] && [ \"$(cat {cache}/.new-* | wc -c)\" -gt 100000 ]; do sleep 0.01; done; kill -9 -$2; fi\n",
+         until [ -s {cache}/.new-* ] && [ \"$(cat {cache}/.new-* | wc -c)\" -gt 100000 ]; do sleep 0.01; done; kill -9 -$1\n",
         cache = host.at(CACHE).display()
     );
     host.with_program("killer", &kill);
-    host.filter = format!(
-        "setsid sh -c '{}/killer --wait $$ & {{ dd bs=1 count=300000 2>/dev/null; sleep 60; }} | \"$@\"' sh",
-        host.at("bin").display()
-    );
+    let session = "#!/bin/sh\nkiller $$ & { dd bs=1 count=300000 2>/dev/null; sleep 60; } | \"$@\"\n";
+    host.with_program("session", session);
+    // The connection goes with the host: a status of the transport, not that of a shell whose agent died by a signal, which
+    // would be tried once more.
+    host.with_program("doomed", "#!/bin/sh\nsetsid session \"$@\"\nexit 1\n");
+    host.filter = format!("env PATH={} doomed", host.path);
     let cut = host.doctor();
     assert_eq!(cut.status.code(), Some(255), "{}", cut.text());
     assert_eq!(host.files(CACHE).len(), 1, "a file was left, as the test wants it: {:?}", host.files(CACHE));
