@@ -5,12 +5,17 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Which crates of ours each crate may use, besides for its tests. A crate that is not named here is refused.
-const ARROWS: [(&str, &[&str]); 6] = [
+const ARROWS: [(&str, &[&str]); 8] = [
     ("proto", &[]),
+    ("macros", &[]),
     ("session", &["remotely-proto"]),
     ("fs", &["remotely-proto", "remotely-session"]),
-    ("agent", &["remotely-proto", "remotely-session", "remotely-fs"]),
-    ("remotely", &["remotely-proto", "remotely-session", "remotely-fs", "remotely-agent"]),
+    ("call", &["remotely-proto", "remotely-session"]),
+    ("agent", &["remotely-proto", "remotely-session", "remotely-fs", "remotely-call"]),
+    (
+        "remotely",
+        &["remotely-proto", "remotely-session", "remotely-fs", "remotely-call", "remotely-agent", "remotely-macros"],
+    ),
     ("probe", &[]),
 ];
 

@@ -1,9 +1,10 @@
 //! The agent's side of a link: takes the streams that the client opens to where they belong, and ends everything when the
-//! link ends. Called by [`crate::main`] in the runtime.
+//! link ends. The agent of a run.
 
-use std::future::poll_fn;
+use std::io;
+use std::os::fd::AsFd;
+use std::process::ExitCode;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,7 +12,6 @@ use remotely_proto::exec::FdOpen;
 use remotely_proto::fs::Lane;
 use remotely_session::{End, LinkBuilder, Offer, Pipe, Role, Service, Settings, reset};
 use rustix::process::{Signal, kill_process};
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::exec::{self, Host};
 use crate::handle::Handle;
@@ -19,7 +19,8 @@ use crate::init::Init;
 use crate::order::{Order, Root};
 use crate::rendezvous::Rendezvous;
 use crate::stage::Scene;
-use crate::sys;
+use crate::start::{self, told_to_end};
+use crate::{init, sys, watchdog};
 
 /// How long the client may take to close the link when nothing can run any more.
 const CLOSE_WITHIN: Duration = Duration::from_secs(5);
@@ -28,8 +29,29 @@ const GOODBYE_WITHIN: Duration = Duration::from_secs(2);
 /// How long init may take to end all commands; it gives them two seconds itself.
 const END_WITHIN: Duration = Duration::from_secs(3);
 
+/// Runs the agent of a run over stdin and stdout until the link ends. To be called first thing in a process, while it has
+/// one thread: it forks the process that will make the namespaces.
+///
+/// Does not return: what may still hang must not keep it.
+pub fn main() -> ExitCode {
+    sys::ignore_sigpipe();
+    start::exit(run())
+}
+
+fn run() -> io::Result<End> {
+    let pipe = start::take_stdio()?;
+    let init = init::start(pipe.reader.as_fd())?;
+    // Memory of the agent holds files of the client; the limit of commands is the client's own.
+    let _ = sys::set_limit(libc::RLIMIT_CORE, 0, 0);
+    start::greet(&pipe)?;
+    start::runtime()?.block_on(async {
+        watchdog::start();
+        serve(pipe, init, Root::Client).await
+    })
+}
+
 /// Serves one link over `pipe` until its end, and then ends what was started. `root` is what commands run in.
-pub(crate) async fn serve(pipe: Pipe, init: Init, root: Root) -> std::io::Result<End> {
+pub(crate) async fn serve(pipe: Pipe, init: Init, root: Root) -> io::Result<End> {
     let pid = init.pid;
     let init = Handle::new(init)?;
     let host = Arc::new(Host { init, streams: Rendezvous::default(), scene: Scene::new(root) });
@@ -81,17 +103,4 @@ fn dispatch(host: &Arc<Host>, offer: Offer) {
         },
         _ => offer.refuse(reset::REFUSED),
     }
-}
-
-/// Waits for a signal that asks this process to end. What it was started to ignore it does ignore: on the client's own
-/// machine it is in the client's process group, and such a signal for all of that is the command's.
-async fn told_to_end() {
-    let kinds = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()];
-    let heeded = kinds.into_iter().filter(|kind| !sys::is_ignored(kind.as_raw_value()));
-    let mut signals: Vec<_> = heeded.filter_map(|kind| signal(kind).ok()).collect();
-    poll_fn(|cx| {
-        let told = signals.iter_mut().any(|signal| signal.poll_recv(cx).is_ready());
-        if told { Poll::Ready(()) } else { Poll::Pending }
-    })
-    .await
 }

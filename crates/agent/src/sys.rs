@@ -71,6 +71,25 @@ pub(crate) fn wait_any() -> io::Result<Option<Waited>> {
     wait4(-1, libc::WNOHANG | libc::WUNTRACED | libc::WCONTINUED)
 }
 
+/// Waits for the end of any child.
+///
+/// # Errors
+/// ECHILD: there are no children.
+pub(crate) fn wait_child() -> io::Result<Waited> {
+    wait4(-1, 0)?.ok_or_else(|| io::ErrorKind::Interrupted.into())
+}
+
+/// Has a signal call `handler`, or do what it does by default. System calls that it interrupts go on.
+pub(crate) fn handle(signal: libc::c_int, handler: Option<extern "C" fn(libc::c_int)>) {
+    // SAFETY: a struct sigaction of zeros has no flags and an empty mask; the handlers given here only make system calls.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_flags = libc::SA_RESTART;
+        action.sa_sigaction = handler.map_or(libc::SIG_DFL, |handler| handler as libc::sighandler_t);
+        libc::sigaction(signal, &action, std::ptr::null_mut());
+    }
+}
+
 /// Waits until this child ends.
 pub(crate) fn wait_end(pid: Pid) -> io::Result<Waited> {
     loop {

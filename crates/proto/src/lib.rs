@@ -3,6 +3,7 @@
 //!
 //! Bytes from the peer go in, bytes for the peer and events come out; `now` is an argument wherever time matters.
 
+pub mod call;
 pub mod exec;
 pub mod frame;
 pub mod fs;

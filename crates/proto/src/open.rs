@@ -12,6 +12,8 @@ impl Service {
     pub const FD: Service = Service(2);
     /// Files of the client, mounted on the host; see [`crate::fs`].
     pub const FS: Service = Service(3);
+    /// Functions of the program, called on the host; see [`crate::call`].
+    pub const CALL: Service = Service(4);
 }
 
 /// How the mux schedules the data of a stream.

@@ -1,59 +1,63 @@
-//! Remotely makes another machine feel like part of this one: a command of this machine runs on a host's CPU, with the
-//! files, the environment, the user, the terminal, the signals and the exit status of here.
+//! Remotely makes another machine feel like part of this one. For programs: call your own functions on other machines.
 //!
-//! The crate is both the `remotely` executable and what it is made of. The way of a run: [`cli`] reads the words into
-//! [`options`]; [`bootstrap`] goes to the [`target`] through a [`transport`] and has the host's shell become the agent;
-//! `run` serves files and relays descriptors and signals over the link until the command ends; [`report`] says how.
+//! ```no_run
+//! use std::path::PathBuf;
+//!
+//! use remotely::{Tunnel, remote};
+//!
+//! #[remote]
+//! fn size(path: PathBuf) -> std::io::Result<u64> {
+//!     Ok(std::fs::metadata(path)?.len())
+//! }
+//!
+//! #[remotely::main]
+//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let web = Tunnel::to("ops@web1")?;
+//!     println!("{} bytes", web.call(size, ("/var/log/syslog".into(),)).await?);
+//!     Ok(())
+//! }
+//! ```
+//!
+//! Nothing has to be installed on the other machine but a POSIX shell: the executable sends itself there, once, and is its own
+//! other side. For that it has to be linked statically, see [`bootstrap::ConnectError::Dynamic`].
+//!
+//! # Features
+//! None is needed to call functions: `remotely = { version = "0.1", default-features = false }`.
+//! - `cli` (default): the command line, which the `remotely` executable consists of;
+//! - `run`: what `remotely HOST -- COMMAND` does, with the file service and the mount.
 
+// The attributes speak of `remotely`, here too.
+extern crate self as remotely;
+
+mod agent;
+pub mod blocking;
 pub mod bootstrap;
+#[cfg(feature = "cli")]
 pub mod cli;
 pub mod options;
+#[cfg(feature = "run")]
 pub mod report;
+#[cfg(feature = "run")]
 pub mod run;
+mod runtime;
 pub mod stderr;
 pub mod target;
 pub mod transport;
+pub mod tunnel;
 
-use std::ffi::OsString;
-use std::os::unix::ffi::OsStrExt;
-use std::process::ExitCode;
+pub use remotely_call::{ChannelError, Receiver, Remote, Sender, channel, here};
+pub use remotely_macros::{main, remote};
 
-/// The `main` of the executable: the agent when it was started as that, else the command line.
-pub fn main() -> ExitCode {
-    keep_memory();
-    let mut words = std::env::args_os().skip(1);
-    if words.next().is_some_and(|word| word == "agent") {
-        let words: Vec<OsString> = words.collect();
-        return match words.as_slice() {
-            [] => remotely_agent::main(),
-            [flag] if flag == "--hash" => done(bootstrap::place::print_hash()),
-            [flag, hash] if flag == "--verify" => done(bootstrap::place::verify(hash.as_bytes())),
-            _ => {
-                report::note("agent is started by the other side, as: agent, agent --hash, agent --verify HASH");
-                report::exit_code(report::Failure::Setup)
-            }
-        };
-    }
-    cli::main()
-}
+pub use self::target::Target;
+pub use self::tunnel::{Call, Error, Tunnel};
 
-/// Blocks of file data come and go all the time. What malloc(3) gives back to the kernel at once has to be mapped and
-/// cleared again page by page, which costs a quarter of the time of a long read.
-fn keep_memory() {
-    for (what, bytes) in
-        [(libc::M_MMAP_THRESHOLD, 32 << 20), (libc::M_TRIM_THRESHOLD, 64 << 20), (libc::M_TOP_PAD, 1 << 20)]
-    {
-        // SAFETY: mallopt(3) sets a number; there is no other thread yet.
-        unsafe { libc::mallopt(what, bytes) };
-    }
-}
+#[cfg(feature = "cli")]
+pub use self::cli::main as command_line;
 
-fn done(result: std::io::Result<()>) -> ExitCode {
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            report::error(&error, None);
-            ExitCode::FAILURE
-        }
-    }
+/// What the attributes expand to stands on this.
+#[doc(hidden)]
+pub mod __private {
+    pub use remotely_call::__private::*;
+
+    pub use crate::runtime::block_on;
 }

@@ -1,5 +1,5 @@
-//! The executable: everything is in the library.
+//! The executable: everything is in the library. As an agent it never comes here.
 
 fn main() -> std::process::ExitCode {
-    remotely::main()
+    remotely::command_line()
 }

@@ -1,11 +1,15 @@
 //! What the user asked for, as plain data: made by the command line (or by a program that uses the library), read by
-//! [`bootstrap`](crate::bootstrap) and [`run`](crate::run). Nothing here looks at the system.
+//! [`bootstrap`](crate::bootstrap) and `run`. Nothing here looks at the system.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::target::{Hop, Target};
+
+#[cfg(feature = "run")]
+pub use crate::run::options::{Program, RunOptions, SyncMode, TtyMode};
 
 /// How to get a link to a host.
 #[derive(Debug, Clone)]
@@ -22,93 +26,72 @@ pub struct ConnectOptions {
     pub progress: bool,
     /// The executable that becomes the agent; `None` is the one that runs.
     pub executable: Option<PathBuf>,
+    /// What the agent is to be.
+    pub agent: AgentKind,
+    /// Where what the transport writes to its standard error goes.
+    pub errors: Errors,
+}
+
+/// What the agent is to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AgentKind {
+    /// Runs commands of the client in a root made of its files.
+    Run,
+    /// Runs functions of the program, with the host as it finds it.
+    Tunnel,
+}
+
+impl AgentKind {
+    /// The word that asks for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Run => "run",
+            Self::Tunnel => "tunnel",
+        }
+    }
+}
+
+/// Takes bytes as they come, on a thread of its own.
+pub type Take = Arc<dyn Fn(&[u8]) + Send + Sync>;
+
+/// Where the standard error of a process goes that we have started; the last of it is kept for messages in any case.
+#[derive(Clone, Default)]
+pub enum Errors {
+    /// To ours, as it is.
+    #[default]
+    Show,
+    /// Nowhere.
+    Keep,
+    /// To this function.
+    Hand(Take),
+}
+
+impl std::fmt::Debug for Errors {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str(match self {
+            Self::Show => "Show",
+            Self::Keep => "Keep",
+            Self::Hand(_) => "Hand",
+        })
+    }
 }
 
 impl ConnectOptions {
     /// The defaults for `target`.
     pub fn new(target: Target) -> Self {
-        Self { target, ssh_opts: Vec::new(), timeout: None, progress: true, executable: None }
+        Self {
+            target,
+            ssh_opts: Vec::new(),
+            timeout: None,
+            progress: true,
+            executable: None,
+            agent: AgentKind::Run,
+            errors: Errors::Show,
+        }
     }
 
     /// The same, with the agent started as root through `sudo -n` at the end of the way.
     pub fn elevated(&self) -> Self {
         Self { target: self.target.clone().then(Hop::Sudo { user: None }), ..self.clone() }
     }
-}
-
-/// What to run on the host, and what it sees.
-#[derive(Debug, Clone)]
-pub struct RunOptions {
-    /// The way there.
-    pub connect: ConnectOptions,
-    /// What is started.
-    pub program: Program,
-    /// Never start the agent again through `sudo -n` where the host has no usable user namespaces.
-    pub no_sudo: bool,
-    /// Absolute paths that the command sees as they are on the host (`--host-path`).
-    pub host_paths: Vec<PathBuf>,
-    /// Absolute paths of here that do not exist for the command (`--hide`).
-    pub hide: Vec<PathBuf>,
-    /// Absolute paths of here that are shown although they are hidden by default, such as private keys (`--show`).
-    pub show: Vec<PathBuf>,
-    /// The command can change nothing here.
-    pub read_only: bool,
-    /// When changes of files are applied here.
-    pub sync: SyncMode,
-    /// Which of 0, 1, 2 become a terminal there.
-    pub tty: TtyMode,
-    /// Print a table of round trips, requests, cache hits, bytes and times at the end.
-    pub stats: bool,
-    /// How often `-v` was given.
-    pub verbose: u8,
-}
-
-impl RunOptions {
-    /// The defaults for `program` on `target`.
-    pub fn new(target: Target, program: Program) -> Self {
-        Self {
-            connect: ConnectOptions::new(target),
-            program,
-            no_sudo: false,
-            host_paths: Vec::new(),
-            hide: Vec::new(),
-            show: Vec::new(),
-            read_only: false,
-            sync: SyncMode::Ordered,
-            tty: TtyMode::Auto,
-            stats: false,
-            verbose: 0,
-        }
-    }
-}
-
-/// What is started on the host.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Program {
-    /// A command of this machine: at least one word.
-    Command(Vec<OsString>),
-    /// `feign`: a shell of the host itself, with the mount of this machine's files to look at.
-    HostShell,
-}
-
-/// When changes that the command makes to files are applied here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum SyncMode {
-    /// In the order in which they were made, before anything of the command can be observed here.
-    #[default]
-    Ordered,
-    /// Each before the call that made it returns.
-    Strict,
-}
-
-/// Which of 0, 1, 2 become a terminal on the host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum TtyMode {
-    /// Those that are terminals here.
-    #[default]
-    Auto,
-    /// All three, whatever they are here (`--tty`).
-    Always,
-    /// None (`--no-tty`): they become pipes.
-    Never,
 }

@@ -3,14 +3,12 @@
 
 use std::borrow::Cow;
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::termios::OutputModes;
-
-use crate::run::terminal;
 
 /// The terminal on which a line stands that is no message, and goes before the next one.
 static LINE: Mutex<Option<Arc<OwnedFd>>> = Mutex::new(None);
@@ -24,6 +22,7 @@ const REMOVE_WITHIN: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
 /// Shows a line without control characters on `screen`, the controlling terminal, opened without blocking: from the cursor
 /// on, and the cursor stays where it is. It takes the place of the one before, and goes with the next [`write`] or
 /// [`clear`]. Never waits; a terminal that takes nothing shows nothing.
+#[cfg(feature = "run")]
 pub(crate) fn show(screen: &Arc<OwnedFd>, text: &str) {
     // Whoever holds it is writing a message.
     let Ok(mut line) = LINE.try_lock() else { return };
@@ -46,7 +45,7 @@ pub(crate) fn clear() {
 fn remove(line: &mut Option<Arc<OwnedFd>>) {
     let Some(screen) = line.take() else { return };
     // Somebody else who has the terminal now has the cursor, too.
-    if terminal::in_foreground(&screen) != Some(true) {
+    if in_foreground(&screen) != Some(true) {
         return;
     }
     if put(&screen, "\x1b[K") == Err(Errno::AGAIN) {
@@ -69,6 +68,14 @@ pub fn write(bytes: &[u8]) {
 pub fn write_now(bytes: &[u8]) {
     clear();
     write_all(rustix::stdio::stderr(), &cooked(bytes), Some(&WRITE_WITHIN));
+}
+
+/// Whether this process group is in the foreground of `fd`; `None` if that isn't the controlling terminal.
+pub(crate) fn in_foreground(fd: impl AsFd) -> Option<bool> {
+    let foreground = rustix::termios::tcgetpgrp(fd).ok()?;
+    // Not rustix's: a group whose leader is in another pid namespace has the number 0 here, which its `Pid` can't hold.
+    // SAFETY: it takes nothing and can't fail.
+    Some(foreground.as_raw_pid() == unsafe { libc::getpgrp() })
 }
 
 /// As the terminal wants it: in raw mode it does not return the carriage by itself.
@@ -124,8 +131,6 @@ fn write_all(fd: BorrowedFd<'_>, mut bytes: &[u8], within: Option<&Timespec>) {
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::AsFd;
-
     use super::*;
 
     #[test]

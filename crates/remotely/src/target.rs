@@ -54,6 +54,12 @@ impl Target {
     }
 }
 
+impl From<Hop> for Target {
+    fn from(hop: Hop) -> Self {
+        Self { hops: vec![hop] }
+    }
+}
+
 impl FromStr for Target {
     type Err = TargetError;
 

@@ -26,7 +26,7 @@ fn what_is_refused_is_refused_with_a_reason_and_125() {
         (&["u@h", "--nonsense", "--", "ls"], "unexpected argument '--nonsense'"),
         (&["u@h", "tty", "no-tty", "--", "ls"], "cannot be used with '--no-tty'"),
         (&["feign", "u@h", "--", "ls"], "feign runs no command"),
-        (&["agent", "what"], "agent is started by the other side"),
+        (&["remotely-agent", "what"], "remotely-agent is for the other side"),
     ];
     for (words, reason) in table {
         let output = remotely(words);

@@ -127,6 +127,12 @@ impl LinkBuilder {
         open(handle, service, class, body).unwrap_or_else(|Ended| Stream::new(handle.clone(), 0))
     }
 
+    /// The link that this becomes. Streams opened on it before there is a pipe travel with the first flight as well.
+    pub fn link(&self) -> Link {
+        let Some(handle) = &self.handle else { unreachable!("only attach takes the handle, and the builder with it") };
+        Link { handle: handle.clone() }
+    }
+
     /// What the client sends first: its hello and everything queued so far. The caller sends it; [`attach`](Self::attach)
     /// does if this was never called. When asked for again, because what was sent before was thrown away there, it holds
     /// all that it held before, and what was queued since.

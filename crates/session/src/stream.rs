@@ -52,10 +52,30 @@ impl SendStream {
     /// As [`send`](Self::send), for several pieces that shall travel together.
     pub async fn send_all(&mut self, pieces: &mut [Bytes]) -> Result<(), SendError> {
         let mut next = 0;
-        poll_fn(|cx| self.poll_send(cx, pieces, &mut next)).await
+        poll_fn(|cx| self.poll_send_all(cx, pieces, &mut next)).await
     }
 
-    fn poll_send(
+    /// Sends what can be sent of `data` at once; the rest is left there. Never waits.
+    pub fn try_send(&mut self, data: &mut Bytes) -> Result<(), SendError> {
+        self.handle.shared().with(|state, _| {
+            if let Some(stream) = state.streams.get_mut(&self.id) {
+                stream.used = true;
+            }
+            state.mux.sendable(self.id)?;
+            state.mux.send(self.id, data)
+        })
+    }
+
+    /// As [`try_send`](Self::try_send); pending while something is left. What has been sent is gone from `data`, so that it
+    /// can be called again with the rest.
+    pub fn poll_send(&mut self, cx: &mut Context<'_>, data: &mut Bytes) -> Poll<Result<(), SendError>> {
+        let mut pieces = [std::mem::take(data)];
+        let sent = self.poll_send_all(cx, &mut pieces, &mut 0);
+        [*data] = pieces;
+        sent
+    }
+
+    fn poll_send_all(
         &mut self,
         cx: &mut Context<'_>,
         pieces: &mut [Bytes],

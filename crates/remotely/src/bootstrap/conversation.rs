@@ -142,12 +142,7 @@ impl Conversation {
             let payload = payload(executable.clone(), need.gzip, attempt > 0).await?;
             bytes += payload.len();
             self.send(format!("{}\n", payload.len()).as_bytes()).await?;
-            let progress = Progress::new(progress, payload.len() as u64);
-            for chunk in payload.chunks(64 << 10) {
-                self.send(chunk).await?;
-                progress.add(chunk.len() as u64);
-            }
-            drop(progress);
+            self.send_shown(&payload, progress).await?;
             let mut message = self.message().await?;
             if let Message::Retry { why } = message {
                 tracing::warn!("the agent could not be put there: {why}");
@@ -168,6 +163,15 @@ impl Conversation {
 
     async fn send(&mut self, bytes: &[u8]) -> Result<(), Failure> {
         self.to_host.write_all(bytes).await.map_err(|_| Failure::Ended)
+    }
+
+    async fn send_shown(&mut self, payload: &[u8], progress: bool) -> Result<(), Failure> {
+        let progress = Progress::new(progress, payload.len() as u64);
+        for chunk in payload.chunks(64 << 10) {
+            self.send(chunk).await?;
+            progress.add(chunk.len() as u64);
+        }
+        Ok(())
     }
 
     async fn message(&mut self) -> Result<Message, Failure> {

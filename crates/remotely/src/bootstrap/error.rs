@@ -64,6 +64,12 @@ pub enum ConnectError {
         /// Why not.
         source: io::Error,
     },
+    /// The executable is linked dynamically: on another machine its libraries may be missing, or be others.
+    #[error("{} is linked dynamically, and would not find its libraries on other machines", path.display())]
+    Dynamic {
+        /// Its path.
+        path: PathBuf,
+    },
     /// A pipe could not be used.
     #[error("could not use the pipe of the transport")]
     Pipe {
@@ -98,6 +104,10 @@ impl ConnectError {
             }
             Self::Start(_) | Self::Executable { .. } | Self::Pipe { .. } | Self::Strange { .. } => return None,
             Self::Ended { target, stderr, .. } => return ended_hint(target, stderr),
+            Self::Dynamic { .. } => format!(
+                "build it as RUSTFLAGS='-C target-feature=+crt-static' cargo build --target {}-unknown-linux-gnu, or put the same into .cargo/config.toml",
+                std::env::consts::ARCH
+            ),
             Self::Silent { .. } => "is the host up? a longer --connect-timeout waits longer".into(),
             Self::Architecture { .. } => {
                 "the agent is this executable itself: use a host of the same kind, or run a remotely built for the host's kind".into()

@@ -5,7 +5,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::ConnectError;
@@ -88,6 +88,10 @@ impl Executable {
         let hash = match known {
             Some(hash) => hash,
             None => {
+                if is_dynamic(&file).map_err(failed)? {
+                    let path = fs::read_link(&path).unwrap_or(path);
+                    return Err(ConnectError::Dynamic { path });
+                }
                 let hash = Hash::read(&file).map_err(failed)?;
                 if let (Some(at), Some(cache)) = (remembered, &cache) {
                     remember(cache, &at, hash.as_str().as_bytes());
@@ -129,6 +133,23 @@ impl Executable {
         }
         Ok(packed)
     }
+}
+
+/// Whether an executable asks for a dynamic linker (PT_INTERP, elf(5)). What is no ELF file of 64 bits does not.
+fn is_dynamic(file: &File) -> io::Result<bool> {
+    const PT_INTERP: u32 = 3;
+    let mut header = [0; 64];
+    if file.read_at(&mut header, 0)? < header.len() || !header.starts_with(b"\x7fELF\x02") {
+        return Ok(false);
+    }
+    let (size, count) =
+        (usize::from(u16::from_ne_bytes([header[54], header[55]])), u16::from_ne_bytes([header[56], header[57]]));
+    let mut at = [0; 8];
+    at.copy_from_slice(&header[32..40]);
+    let mut table = vec![0; size * usize::from(count)];
+    file.read_exact_at(&mut table, u64::from_ne_bytes(at))?;
+    let mut kinds = table.chunks(size.max(4)).filter_map(|entry| entry.first_chunk::<4>());
+    Ok(kinds.any(|kind| u32::from_ne_bytes(*kind) == PT_INTERP))
 }
 
 /// This user's directory for what can be made again.

@@ -1,13 +1,17 @@
 //! From a target to a link: starts the transport, has the host's shell become the agent (sending the executable where
 //! the host does not have it yet), and hands the pipe to the session.
 //!
-//! Called by [`run`](crate::run) and by `doctor`. It knows nothing of what the link is for.
+//! Called by `run`, by [`Tunnel`](crate::Tunnel) and by `doctor`. It knows nothing of what the link is for.
 
 mod conversation;
 mod error;
 mod executable;
 mod line;
 pub mod place;
+#[cfg(feature = "cli")]
+mod progress;
+#[cfg(not(feature = "cli"))]
+#[path = "no_progress.rs"]
 mod progress;
 
 use std::pin::Pin;
@@ -21,7 +25,7 @@ pub use self::conversation::Uploaded;
 use self::conversation::{Conversation, Failure, Greeted};
 pub use self::error::ConnectError;
 use self::executable::Executable;
-pub use self::line::one_line;
+pub use self::line::{WORD, one_line};
 use crate::options::ConnectOptions;
 use crate::transport;
 use crate::transport::spawn::{self, Process};
@@ -116,11 +120,11 @@ async fn attempt<F: Future<Output = ()>>(
     flight: &mut Flight<F>,
     reuse: bool,
 ) -> Result<Ready, ConnectError> {
-    let line = line::line(&executable.hash, executable::nonce(), reuse);
+    let line = line::line(&executable.hash, executable::nonce(), reuse, options.agent);
     let argv = transport::command_line(&options.target, &options.ssh_opts, &line);
     tracing::debug!(?argv, "starting the transport");
     let terminal = Terminal::remember();
-    let started = spawn::start(&argv)?;
+    let started = spawn::start(&argv, &options.errors)?;
     let process = started.process;
     let mut conversation = Conversation::new(started.reader, started.writer).map_err(ConnectError::pipe)?;
 
@@ -187,7 +191,7 @@ impl Drop for Terminal {
     fn drop(&mut self) {
         let Some((tty, modes)) = &self.0 else { return };
         // From the background this would stop us, and there was no prompt then.
-        if crate::run::terminal::in_foreground(tty) == Some(true) {
+        if crate::stderr::in_foreground(tty) == Some(true) {
             let _ = rustix::termios::tcsetattr(tty, rustix::termios::OptionalActions::Now, modes);
         }
     }

@@ -1,5 +1,5 @@
-//! What an agent executable says and does about itself on a host, before it is the agent: `agent --hash` for a
-//! `remotely-host` found in `PATH`, `agent --verify HASH` for one just uploaded. Called by [`crate::main`] only.
+//! What an agent executable says and does about itself on a host, before it is the agent: `--hash` for a
+//! `remotely-host` found in `PATH`, `--verify HASH` for one just uploaded. Called by [`crate::agent`] only.
 
 use std::fs::{self, File};
 use std::io::{self, Write};

@@ -1,4 +1,4 @@
-//! The bar for an upload that takes longer than a second, on a terminal. Used by [`super::conversation`].
+//! The bar for an upload that takes longer than a second, on a terminal; none without the command line. Used by [`super::conversation`].
 
 use std::time::Duration;
 

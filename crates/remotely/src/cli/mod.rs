@@ -70,6 +70,7 @@ enum Command {
 
 /// Runs what the command line of this process asks for.
 pub fn main() -> ExitCode {
+    crate::agent::keep_memory();
     let words: Vec<OsString> = std::env::args_os().skip(1).collect();
     let words = match words::normalize(&Cli::command(), words) {
         Ok(words) => words,

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use indicatif::HumanBytes;
 use remotely_session::Link;
 
-use super::{outcome, terminal};
+use super::outcome;
 use crate::stderr;
 
 /// Between two looks while files are on their way.
@@ -41,7 +41,7 @@ impl Fetching {
     /// process, and that one can do more than print.
     pub(super) fn new(wanted: bool, link: &Link, lanes: [u32; 2]) -> Self {
         let able = std::env::var_os("TERM").is_some_and(|name| !name.is_empty() && name != "dumb");
-        let ours = wanted && able && terminal::in_foreground(rustix::stdio::stderr()).is_some();
+        let ours = wanted && able && stderr::in_foreground(rustix::stdio::stderr()).is_some();
         // A description of its own, which never makes this process wait.
         let flags = libc::O_NOCTTY | libc::O_NONBLOCK;
         let open = || File::options().write(true).custom_flags(flags).open("/dev/tty").ok();
@@ -62,7 +62,7 @@ impl Fetching {
         let sent = self.lanes.map(|lane| link.sent(lane).unwrap_or_default());
         let (bytes, waiting) = (sent[0].0 + sent[1].0, sent[0].1 + sent[1].1 > 0);
         match self.meter.look(Instant::now(), bytes, waiting) {
-            Some(rate) if terminal::in_foreground(screen) == Some(true) => {
+            Some(rate) if stderr::in_foreground(screen) == Some(true) => {
                 let width = rustix::termios::tcgetwinsize(screen).map_or(0, |size| usize::from(size.ws_col));
                 stderr::show(screen, &line(name().as_deref(), bytes, rate, if width == 0 { 80 } else { width }));
             }

@@ -12,6 +12,7 @@ mod fetching;
 mod flow;
 mod inherited;
 mod intake;
+pub mod options;
 mod outcome;
 mod output;
 mod profile;
@@ -22,7 +23,7 @@ mod stats;
 mod store;
 mod streams;
 mod tap;
-pub(crate) mod terminal;
+mod terminal;
 mod way;
 mod writer;
 

@@ -160,15 +160,7 @@ pub(super) fn signal_keys(modes: Option<&Modes>) -> Vec<(u8, i32)> {
 
 /// Whether `fd` is the controlling terminal of this process and another process group is in its foreground.
 pub(super) fn in_background(fd: impl AsFd) -> bool {
-    in_foreground(fd) == Some(false)
-}
-
-/// Whether this process group is in the foreground of `fd`; `None` if that isn't the controlling terminal.
-pub(crate) fn in_foreground(fd: impl AsFd) -> Option<bool> {
-    let foreground = rustix::termios::tcgetpgrp(fd).ok()?;
-    // Not rustix's: a group whose leader is in another pid namespace has the number 0 here, which its `Pid` can't hold.
-    // SAFETY: it takes nothing and can't fail.
-    Some(foreground.as_raw_pid() == unsafe { libc::getpgrp() })
+    crate::stderr::in_foreground(fd) == Some(false)
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::sync::watch;
 
+use crate::options::Errors;
 use crate::stderr;
 
 /// A process that was started, with its standard input and output.
@@ -34,20 +35,16 @@ pub struct Started {
 
 /// Starts `argv` (at least one word, looked up in `PATH`) with a pipe to it.
 ///
-/// Its standard error goes to ours; the last of it is kept for messages. It ignores the signals that ask a whole process
+/// The last of its standard error is kept for messages. It ignores the signals that ask a whole process
 /// group to stop or to end: at a password prompt it must be in the foreground with us, and later they are for the command,
 /// not for the way there. (`ssh` installs handlers only for what it does not find ignored.)
-pub fn start(argv: &[OsString]) -> Result<Started, StartError> {
-    start_with(argv, true)
-}
-
-fn start_with(argv: &[OsString], show_errors: bool) -> Result<Started, StartError> {
+pub fn start(argv: &[OsString], errors_to: &Errors) -> Result<Started, StartError> {
     let failed = |step| move |source: rustix::io::Errno| StartError::Prepare { step, source: source.into() };
     let (stdin, writer) = large_pipe().map_err(failed("make a pipe"))?;
     let (reader, stdout) = large_pipe().map_err(failed("make a pipe"))?;
     let (errors, stderr) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(failed("make a pipe"))?;
     let tail = Tail::default();
-    let passing = pass_on(errors, tail.clone(), show_errors)?;
+    let passing = pass_on(errors, tail.clone(), errors_to.clone())?;
 
     let program = argv.first().cloned().unwrap_or_default();
     let mut command = command(argv);
@@ -62,7 +59,7 @@ fn start_with(argv: &[OsString], show_errors: bool) -> Result<Started, StartErro
 /// Runs `argv` to its end with nothing on standard input, and returns its standard output. Its standard error is not
 /// shown. Cancel safe: dropping the future ends the process.
 pub async fn output(argv: &[OsString]) -> Result<Vec<u8>, StartError> {
-    let Started { reader, writer, process } = start_with(argv, false)?;
+    let Started { reader, writer, process } = start(argv, &Errors::Keep)?;
     drop(writer);
     let failed = |source| StartError::Prepare { step: "read what it says", source };
     let mut receiver = pipe::Receiver::from_owned_fd(reader).map_err(failed)?;
@@ -231,7 +228,7 @@ impl Tail {
     }
 }
 
-fn pass_on(errors: OwnedFd, tail: Tail, show: bool) -> Result<thread::JoinHandle<()>, StartError> {
+fn pass_on(errors: OwnedFd, tail: Tail, to: Errors) -> Result<thread::JoinHandle<()>, StartError> {
     let passer = thread::Builder::new().name("transport-errors".into()).stack_size(128 << 10);
     let pass = move || {
         let mut buffer = [0; 4096];
@@ -240,8 +237,10 @@ fn pass_on(errors: OwnedFd, tail: Tail, show: bool) -> Result<thread::JoinHandle
                 Ok(0) => return,
                 Ok(n) => {
                     tail.push(&buffer[..n]);
-                    if show {
-                        stderr::write(&buffer[..n]);
+                    match &to {
+                        Errors::Show => stderr::write(&buffer[..n]),
+                        Errors::Keep => {}
+                        Errors::Hand(take) => take(&buffer[..n]),
                     }
                 }
                 Err(rustix::io::Errno::INTR) => {}
@@ -284,7 +283,7 @@ mod tests {
     use super::*;
 
     fn sh(script: &str) -> Started {
-        start(&["sh".into(), "-c".into(), script.into()]).unwrap()
+        start(&["sh".into(), "-c".into(), script.into()], &Errors::Show).unwrap()
     }
 
     fn line(reader: &OwnedFd) -> String {

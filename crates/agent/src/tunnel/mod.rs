@@ -1,0 +1,84 @@
+//! The agent of a tunnel: runs functions of the program that it is, in the host's own root and as the user who logged in. What
+//! they print goes to the client as lines; what they start ends with the link.
+
+mod keeper;
+mod output;
+
+use std::io;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use remotely_call::{Doors, Runner};
+use remotely_proto::call::Open;
+use remotely_session::{End, LinkBuilder, Offer, Pipe, Role, Service, Settings, reset};
+use rustix::io::Errno;
+
+use crate::start::{self, told_to_end};
+use crate::{sys, watchdog};
+
+/// How long a link that is closed may take to say goodbye.
+const GOODBYE_WITHIN: Duration = Duration::from_secs(2);
+
+/// Runs the agent of a tunnel over stdin and stdout until the link ends. To be called first thing in a process, while it has
+/// one thread: the process becomes the keeper of the agent, which it forks.
+///
+/// Does not return.
+pub fn main() -> ExitCode {
+    sys::ignore_sigpipe();
+    start::exit(run())
+}
+
+fn run() -> io::Result<End> {
+    let pipe = start::take_stdio()?;
+    let printed = keeper::fork(&pipe)?;
+    remotely_call::install_panic_hook();
+    start::greet(&pipe)?;
+    start::runtime()?.block_on(async {
+        watchdog::start();
+        serve(pipe, printed).await
+    })
+}
+
+async fn serve(pipe: Pipe, printed: keeper::Printed) -> io::Result<End> {
+    let builder = LinkBuilder::new(Settings { role: Role::Agent, ..Settings::default() });
+    let (link, mut incoming) = builder.attach(pipe, Bytes::new());
+    let doors = Doors::new(link.clone());
+    output::start(printed, &doors)?;
+    let runner = Runner::new(doors.clone(), output::flush);
+    tokio::spawn(async move {
+        while let Some(offer) = incoming.next().await {
+            dispatch(&runner, &doors, offer);
+        }
+    });
+    tokio::select! {
+        end = link.ended() => Ok(end),
+        () = told_to_end() => {
+            link.close();
+            let _ = tokio::time::timeout(GOODBYE_WITHIN, link.ended()).await;
+            Ok(End::Closed)
+        }
+    }
+}
+
+fn dispatch(runner: &Arc<Runner>, doors: &Arc<Doors>, offer: Offer) {
+    if offer.service != Service::CALL {
+        return offer.refuse(reset::REFUSED);
+    }
+    match minicbor::decode(&offer.body) {
+        Ok(Open::Calls { path, depth_limit }) => {
+            drop(tokio::spawn(runner.clone().calls(path, depth_limit, offer.stream)));
+        }
+        Ok(Open::Call { signature, name }) => {
+            drop(tokio::spawn(runner.clone().call(name, signature, offer.stream)));
+        }
+        Ok(Open::Channel) => doors.offer_channel(offer),
+        Ok(Open::Answer { .. } | Open::Output) | Err(_) => offer.refuse(reset::REFUSED),
+    }
+}
+
+/// A read(2) that found nothing to read for now.
+fn is_dry(error: Errno) -> bool {
+    error == Errno::AGAIN
+}

@@ -1,0 +1,112 @@
+//! What called functions print, and what they start prints: read from the pipes behind standard output and standard error, and
+//! sent to the client line by line. What a call has printed goes out before what it returns.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use bytes::{Bytes, BytesMut};
+use remotely_call::{Doors, Line, Printer};
+use remotely_proto::call::LINE_MAX;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::read;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use super::is_dry;
+use super::keeper::Printed;
+use crate::sys;
+
+static OUTPUT: OnceLock<Output> = OnceLock::new();
+
+struct Output {
+    printer: Arc<Printer>,
+    sources: [Mutex<Source>; 2],
+}
+
+struct Source {
+    reader: OwnedFd,
+    is_error: bool,
+    /// The beginning of a line.
+    begun: BytesMut,
+    ended: bool,
+}
+
+/// Starts to send what is printed. Once in a process.
+pub(super) fn start(printed: Printed, doors: &Arc<Doors>) -> io::Result<()> {
+    let Printed { output, errors } = printed;
+    let watched = [output.try_clone()?, errors.try_clone()?];
+    let source = |reader, is_error| Mutex::new(Source { reader, is_error, begun: BytesMut::new(), ended: false });
+    let sources = [source(output, false), source(errors, true)];
+    let printer = Printer::new(doors).map_err(io::Error::other)?;
+    if OUTPUT.set(Output { printer, sources }).is_err() {
+        return Err(io::Error::other("there is one output of a process"));
+    }
+    for (n, reader) in watched.into_iter().enumerate() {
+        tokio::spawn(watch(n, sys::register(reader, Interest::READABLE)?));
+    }
+    Ok(())
+}
+
+async fn watch(n: usize, reader: AsyncFd<OwnedFd>) {
+    let Some(output) = OUTPUT.get() else { return };
+    while let Ok(mut guard) = reader.readable().await {
+        // Who prints waits while the client does not take it.
+        output.printer.room().await;
+        let mut source = output.sources[n].lock().unwrap_or_else(PoisonError::into_inner);
+        source.take(&output.printer);
+        guard.clear_ready();
+        if source.ended {
+            return;
+        }
+    }
+}
+
+/// Sends what has been printed so far; with `last`, also a line that has no end yet.
+pub(super) fn flush(last: bool) {
+    let Some(output) = OUTPUT.get() else { return };
+    let [first, second] = &output.sources;
+    let mut sources = [first, second].map(|source| source.lock().unwrap_or_else(PoisonError::into_inner));
+    let mut fds =
+        [&sources[0], &sources[1]].map(|source| PollFd::from_borrowed_fd(source.reader.as_fd(), PollFlags::IN));
+    let there = poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| ready > 0);
+    for source in &mut sources {
+        if there {
+            source.take(&output.printer);
+        }
+        if last && !source.begun.is_empty() {
+            let rest = source.begun.split().freeze();
+            source.print(&output.printer, rest);
+        }
+    }
+}
+
+impl Source {
+    fn take(&mut self, printer: &Printer) {
+        loop {
+            self.begun.reserve(LINE_MAX);
+            let mut buffer = [0; LINE_MAX];
+            match read(&self.reader, &mut buffer) {
+                Ok(0) => return self.ended = true,
+                Ok(n) => self.begun.extend_from_slice(&buffer[..n]),
+                Err(error) => {
+                    self.ended = !is_dry(error) && error != rustix::io::Errno::INTR;
+                    return;
+                }
+            }
+            while let Some(end) = self.begun.iter().position(|byte| *byte == b'\n') {
+                let mut line = self.begun.split_to(end + 1);
+                line.truncate(end);
+                self.print(printer, line.freeze());
+            }
+        }
+    }
+
+    fn print(&self, printer: &Printer, mut line: Bytes) {
+        while line.len() > LINE_MAX {
+            let part = line.split_to(LINE_MAX);
+            printer.print(&Line { is_error: self.is_error, bytes: part });
+        }
+        printer.print(&Line { is_error: self.is_error, bytes: line });
+    }
+}

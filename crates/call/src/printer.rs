@@ -1,0 +1,36 @@
+//! Lines that are printed on the host, on their way to the client. Filled by the agent.
+
+use std::sync::Arc;
+
+use remotely_proto::call::{Line, Open};
+use remotely_session::{Class, Ended};
+
+use crate::doors::Doors;
+use crate::outbox::Outbox;
+
+/// Sends lines.
+#[derive(Debug)]
+pub struct Printer {
+    outbox: Arc<Outbox>,
+}
+
+impl Printer {
+    /// Over the link of `doors`.
+    pub fn new(doors: &Arc<Doors>) -> Result<Arc<Self>, Ended> {
+        let stream = doors.open(Class::Normal, &Open::Output)?;
+        Ok(Arc::new(Self { outbox: Outbox::new(stream.send, doors.runtime()) }))
+    }
+
+    /// Waits while the client does not take what has been printed. Cancel safe.
+    pub async fn room(&self) {
+        self.outbox.room().await;
+    }
+
+    /// Sends a line before whatever is sent from now on. Never waits.
+    ///
+    /// # Panics
+    /// If the line is longer than [`LINE_MAX`](remotely_proto::call::LINE_MAX).
+    pub fn print(&self, line: &Line) {
+        self.outbox.push(true, |out| line.encode(out));
+    }
+}

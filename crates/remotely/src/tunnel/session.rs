@@ -1,0 +1,203 @@
+//! One link of a tunnel, from the moment when something is asked of it until it is lost or closed.
+
+use std::future::poll_fn;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::BytesMut;
+use remotely_call::{CallError, Caller, Doors, Line as Printed, Remote};
+use remotely_proto::call::Open;
+use remotely_session::{End, Incoming, Link, LinkBuilder, Service, Settings, Stream, reset};
+use tokio::sync::watch;
+
+use super::error::ErrorKind;
+use super::lines::{Lines, OnLine};
+use crate::bootstrap::{self, Connected};
+use crate::options::{ConnectOptions, Errors};
+
+pub(super) struct Session {
+    link: Link,
+    /// `None` if the link was over before it began.
+    caller: Option<Caller>,
+    lines: Arc<Lines>,
+    /// What it takes to connect, until that begins.
+    waiting: Mutex<Option<Waiting>>,
+    launched: AtomicBool,
+    stage: watch::Sender<Stage>,
+}
+
+struct Waiting {
+    builder: LinkBuilder,
+    options: ConnectOptions,
+    doors: Arc<Doors>,
+}
+
+#[derive(Debug, Clone)]
+enum Stage {
+    Coming,
+    Up,
+    /// And why.
+    Over(ErrorKind),
+}
+
+impl Session {
+    pub(super) fn new(
+        host: String,
+        mut options: ConnectOptions,
+        path: Vec<String>,
+        depth_limit: u8,
+        on_line: OnLine,
+    ) -> Arc<Self> {
+        let depth = u8::try_from(path.len().saturating_sub(2)).unwrap_or(u8::MAX);
+        let builder = LinkBuilder::new(Settings { depth, ..Settings::default() });
+        let link = builder.link();
+        let doors = Doors::new(link.clone());
+        let caller = Caller::new(doors.clone(), path, depth_limit).ok();
+        let lines = Lines::new(host, on_line);
+        let taking = lines.clone();
+        options.errors = Errors::Hand(Arc::new(move |piece| taking.take_raw(piece)));
+        let waiting = Mutex::new(Some(Waiting { builder, options, doors }));
+        let stage = watch::Sender::new(Stage::Coming);
+        Arc::new(Self { link, caller, lines, waiting, launched: AtomicBool::new(false), stage })
+    }
+
+    pub(super) fn is_up(&self) -> bool {
+        matches!(*self.stage.borrow(), Stage::Up)
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        matches!(*self.stage.borrow(), Stage::Over(_))
+    }
+
+    /// The last lines that were printed on standard error there.
+    pub(super) fn stderr(&self) -> String {
+        self.lines.tail()
+    }
+
+    /// Begins to connect, once.
+    pub(super) fn launch(self: &Arc<Self>) {
+        if self.launched.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(waiting) = waiting {
+            tokio::spawn(self.clone().live(waiting));
+        }
+    }
+
+    /// Waits until there is a link. Cancel safe.
+    pub(super) async fn up(&self) -> Result<(), ErrorKind> {
+        match self.reached(|stage| !matches!(stage, Stage::Coming)).await {
+            Stage::Over(why) => Err(why),
+            Stage::Up | Stage::Coming => Ok(()),
+        }
+    }
+
+    /// Waits until the link is over, and says why. Cancel safe.
+    pub(super) async fn end(&self) -> ErrorKind {
+        match self.reached(|stage| matches!(stage, Stage::Over(_))).await {
+            Stage::Over(why) => why,
+            Stage::Up | Stage::Coming => ErrorKind::Closed,
+        }
+    }
+
+    async fn reached(&self, there: impl FnMut(&Stage) -> bool) -> Stage {
+        let mut stage = self.stage.subscribe();
+        // The sender is in what this borrows.
+        stage.wait_for(there).await.map_or(Stage::Over(ErrorKind::Closed), |stage| stage.clone())
+    }
+
+    /// Calls a function; the first one connects, and travels with the greeting.
+    pub(super) async fn call<F: Remote>(self: &Arc<Self>, arguments: F::Args) -> Result<F::Output, CallError> {
+        let Some(caller) = &self.caller else { return Err(CallError::Over) };
+        let mut call = Box::pin(caller.call::<F>(arguments));
+        poll_fn(|cx| {
+            let answer = call.as_mut().poll(cx);
+            // Behind the first poll, which has put the call into the first flight.
+            self.launch();
+            answer
+        })
+        .await
+    }
+
+    /// Closes the link; what is left to do is done without anybody waiting.
+    pub(super) fn hang_up(&self) {
+        self.link.close();
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if !self.launched.swap(true, Ordering::Relaxed) {
+            self.stage.send_replace(Stage::Over(ErrorKind::Closed));
+        }
+    }
+
+    /// Closes the link in order.
+    pub(super) async fn close(&self) {
+        self.hang_up();
+        self.reached(|stage| matches!(stage, Stage::Over(_))).await;
+    }
+
+    async fn live(self: Arc<Self>, Waiting { builder, options, doors }: Waiting) {
+        // Whoever else calls at the same moment is to travel with the first.
+        let queued = tokio::task::yield_now();
+        let connected = tokio::select! {
+            connected = bootstrap::connect(&options, builder, queued) => connected,
+            // Closed meanwhile.
+            _ = self.link.ended() => return self.over(ErrorKind::Closed),
+        };
+        let Connected { link, incoming, process, .. } = match connected {
+            Ok(connected) => connected,
+            Err(error) => return self.over(ErrorKind::Connect(Arc::new(error))),
+        };
+        tokio::spawn(take(incoming, doors, self.caller.clone(), self.lines.clone()));
+        if link.linked().await.is_ok() {
+            self.stage.send_replace(Stage::Up);
+        }
+        let end = link.ended().await;
+        let status = process.ended();
+        let status = tokio::time::timeout(std::time::Duration::from_secs(1), status).await.ok();
+        let why = match end {
+            End::Closed => ErrorKind::Closed,
+            end => {
+                process.last_words().await;
+                ErrorKind::Lost { why: end.to_string(), status, stderr: self.lines.tail() }
+            }
+        };
+        process.close().await;
+        self.over(why);
+    }
+
+    fn over(&self, why: ErrorKind) {
+        self.stage.send_replace(Stage::Over(why));
+    }
+}
+
+/// Takes the streams that the agent opens.
+async fn take(mut incoming: Incoming, doors: Arc<Doors>, caller: Option<Caller>, lines: Arc<Lines>) {
+    while let Some(offer) = incoming.next().await {
+        if offer.service != Service::CALL {
+            offer.refuse(reset::REFUSED);
+            continue;
+        }
+        match (minicbor::decode(&offer.body), &caller) {
+            (Ok(Open::Answer { call }), Some(caller)) => caller.take_answer(call, offer.stream),
+            (Ok(Open::Channel), _) => doors.offer_channel(offer),
+            (Ok(Open::Output), _) => drop(tokio::spawn(print(offer.stream, lines.clone()))),
+            _ => offer.refuse(reset::REFUSED),
+        }
+    }
+}
+
+async fn print(stream: Stream, lines: Arc<Lines>) {
+    let Stream { mut send, mut recv, .. } = stream;
+    send.finish();
+    let mut received = BytesMut::new();
+    while let Ok(Some(chunk)) = recv.recv().await {
+        received.extend_from_slice(&chunk);
+        loop {
+            match Printed::decode(&mut received) {
+                Ok(Some(line)) => lines.take(line),
+                Ok(None) => break,
+                Err(error) => return tracing::warn!(%error, "what came is no printed line"),
+            }
+        }
+    }
+}
