@@ -63,3 +63,40 @@ impl From<tunnel::Tunnel> for Tunnel {
         Self(tunnel)
     }
 }
+
+/// A [`Group`](crate::Group) whose calls wait for all hosts.
+#[derive(Debug, Clone)]
+pub struct Group(crate::Group);
+
+impl Group {
+    /// See [`Group::to`](crate::Group::to).
+    pub fn to<T: AsRef<str>>(targets: impl IntoIterator<Item = T>) -> Result<Self, TargetError> {
+        // The windows raise limits of the process, nothing that needs a runtime.
+        crate::Group::to(targets).map(Self)
+    }
+
+    /// The group, to set windows and timeouts, and for set operations.
+    pub fn change(self, change: impl FnOnce(crate::Group) -> crate::Group) -> Self {
+        Self(change(self.0))
+    }
+
+    /// See [`Group::call`](crate::Group::call).
+    pub fn call<F: Remote>(&self, function: F, arguments: F::Args) -> crate::GroupResult<F::Output>
+    where
+        F::Args: Clone,
+    {
+        shared().block_on(async { self.0.call(function, arguments).await })
+    }
+
+    /// See [`Group::close`](crate::Group::close).
+    pub fn close(&self) {
+        shared().block_on(self.0.close());
+    }
+}
+
+impl From<crate::Group> for Group {
+    /// Its tunnels must not have been used yet: their links live in the runtime that has made them.
+    fn from(group: crate::Group) -> Self {
+        Self(group)
+    }
+}

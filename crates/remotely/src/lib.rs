@@ -34,7 +34,9 @@ pub mod blocking;
 pub mod bootstrap;
 #[cfg(feature = "cli")]
 pub mod cli;
+pub mod group;
 pub mod options;
+pub mod queue;
 #[cfg(feature = "run")]
 pub mod report;
 #[cfg(feature = "run")]
@@ -48,6 +50,8 @@ pub mod tunnel;
 pub use remotely_call::{ChannelError, Receiver, Remote, Sender, channel, here};
 pub use remotely_macros::{main, remote};
 
+pub use self::group::{Group, GroupResult};
+pub use self::queue::Queue;
 pub use self::target::Target;
 pub use self::tunnel::{Call, Error, Tunnel};
 

@@ -143,7 +143,7 @@ impl Tunnel {
     ///
     /// Nothing is sent before the future is polled. Calls that are polled together travel together, and come back in any
     /// order. Dropping the future cancels the call: an async function is dropped at its next await, any other may look at
-    /// [`here::is_cancelled`](crate::here::is_cancelled).
+    /// [`here::is_cancelled`].
     pub fn call<F: Remote>(&self, function: F, arguments: F::Args) -> Call<F> {
         let _ = function;
         Call { start: Some(Start { tunnel: self.clone(), arguments }), timeout: None, running: None }

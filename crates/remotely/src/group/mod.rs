@@ -1,0 +1,259 @@
+//! Groups: several tunnels addressed as one. What is asked of a group is asked of all its hosts at once, within windows, and the
+//! answers come as they come.
+
+mod results;
+mod windows;
+
+use std::collections::HashSet;
+use std::fmt;
+use std::ops::{Add, BitAnd, BitOr, BitXor, Sub};
+use std::time::Duration;
+
+use remotely_call::Remote;
+use tokio::task::JoinSet;
+
+pub use self::results::{Failures, GroupResult, Results};
+use self::windows::Windows;
+use crate::target::TargetError;
+use crate::{Error, Tunnel};
+
+/// Several tunnels addressed as one, in order, each host once. Clones share links and windows.
+///
+/// Hosts are told apart by their names ([`Tunnel::host`]), also by the operators: `|` and `+` unite, `&` intersects, `-`
+/// takes away, `^` leaves what is in one of both only. A tunnel stands for a group of one.
+#[derive(Clone, Default)]
+pub struct Group {
+    tunnels: Vec<Tunnel>,
+    windows: Windows,
+    timeout: Option<Duration>,
+}
+
+impl Group {
+    /// Of these tunnels. Of several with one name, the first counts.
+    pub fn of(tunnels: impl IntoIterator<Item = Tunnel>) -> Self {
+        let mut seen = HashSet::new();
+        let tunnels = tunnels.into_iter().filter(|tunnel| seen.insert(tunnel.host().to_owned())).collect();
+        Self { tunnels, ..Self::default() }
+    }
+
+    /// Of tunnels to these targets, each written as for [`Tunnel::to`].
+    pub fn to<T: AsRef<str>>(targets: impl IntoIterator<Item = T>) -> Result<Self, TargetError> {
+        let tunnels: Result<Vec<_>, _> = targets.into_iter().map(|target| Tunnel::to(target.as_ref())).collect();
+        Ok(Self::of(tunnels?))
+    }
+
+    /// With so many hosts being connected to at once: 64 if not set, and of those behind the same jump host 8 (an sshd
+    /// drops more than ten that have not logged in yet, sshd_config(5), MaxStartups).
+    #[must_use]
+    pub fn connect_window(mut self, hosts: usize, behind_one_jump_host: usize) -> Self {
+        self.windows = self.windows.with_connecting(hosts, behind_one_jump_host);
+        self
+    }
+
+    /// With so many hosts working at once: 64 if not set.
+    #[must_use]
+    pub fn call_window(mut self, hosts: usize) -> Self {
+        self.windows = self.windows.with_calling(hosts);
+        self
+    }
+
+    /// Giving up on a host that has not been connected to within `limit`: 30 s if not set.
+    #[must_use]
+    pub fn connect_timeout(mut self, limit: Duration) -> Self {
+        self.windows = self.windows.with_connect_timeout(limit);
+        self
+    }
+
+    /// Giving up on a call that a host has not answered within `limit`, from when it is the host's turn and has been connected to.
+    #[must_use]
+    pub fn call_timeout(mut self, limit: Duration) -> Self {
+        self.timeout = Some(limit);
+        self
+    }
+
+    /// Its tunnels, in order.
+    pub fn tunnels(&self) -> &[Tunnel] {
+        &self.tunnels
+    }
+
+    /// The names of its hosts, in order.
+    pub fn hosts(&self) -> impl Iterator<Item = &str> {
+        self.tunnels.iter().map(Tunnel::host)
+    }
+
+    /// How many hosts.
+    pub fn len(&self) -> usize {
+        self.tunnels.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.tunnels.is_empty()
+    }
+
+    /// The tunnel to the host of this name.
+    pub fn get(&self, host: &str) -> Option<&Tunnel> {
+        self.tunnels.iter().find(|tunnel| tunnel.host() == host)
+    }
+
+    /// Connects to all hosts that there is no link to. Calls do that by themselves.
+    pub fn connect(&self) -> Results<()> {
+        self.on_each(|tunnel, windows| async move { windows.reach(&tunnel, None, || tunnel.connect()).await })
+    }
+
+    /// Calls a function on every host. Results come as they are there; awaited, they are collected:
+    ///
+    /// ```no_run
+    /// # use remotely::{Group, remote};
+    /// # #[remote] fn load() -> f64 { 0.0 }
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let web = Group::to(["web1", "web2"])?;
+    /// let mut loads = web.call(load, ());
+    /// while let Some((host, load)) = loads.next().await {
+    ///     println!("{host}: {:.2}", load?);
+    /// }
+    /// let loads = web.call(load, ()).await.raise_failures()?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// A host that cannot be reached keeps nobody waiting but itself. Dropping the results cancels what is not done yet.
+    pub fn call<F: Remote>(&self, function: F, arguments: F::Args) -> Results<F::Output>
+    where
+        F::Args: Clone,
+    {
+        let timeout = self.timeout;
+        self.on_each(move |tunnel, windows| {
+            let arguments = arguments.clone();
+            async move {
+                let calling = tunnel.clone();
+                windows.reach(&tunnel, timeout, move || calling.call(function, arguments.clone())).await
+            }
+        })
+    }
+
+    /// The hosts where a function says `true`; with `exclude`, those where it says `false`. An error if it fails anywhere.
+    pub async fn filter<F>(&self, function: F, arguments: F::Args, exclude: bool) -> Result<Self, Failures>
+    where
+        F: Remote<Output = bool>,
+        F::Args: Clone,
+    {
+        let said = self.call(function, arguments).await.raise_failures()?;
+        let chosen = self.tunnels.iter().filter(|tunnel| said.get(tunnel.host()).is_some_and(|said| *said != exclude));
+        Ok(Self { tunnels: chosen.cloned().collect(), ..self.clone() })
+    }
+
+    /// Closes all links, in order.
+    pub async fn close(&self) {
+        let mut closing = JoinSet::new();
+        for tunnel in self.tunnels.iter().cloned() {
+            closing.spawn(async move { tunnel.close().await });
+        }
+        closing.join_all().await;
+    }
+
+    /// Does something with each host, as far as the window for calls allows at once.
+    pub(crate) fn on_each<T, W, F>(&self, mut work: W) -> Results<T>
+    where
+        T: Send + 'static,
+        W: FnMut(Tunnel, Windows) -> F,
+        F: Future<Output = Result<T, Error>> + Send + 'static,
+    {
+        let mut tasks = JoinSet::new();
+        for (n, tunnel) in self.tunnels.iter().cloned().enumerate() {
+            let (windows, doing) = (self.windows.clone(), work(tunnel, self.windows.clone()));
+            tasks.spawn(async move {
+                let _turn = windows.turn().await;
+                (n, doing.await)
+            });
+        }
+        Results::new(self.hosts().map(str::to_owned).collect(), tasks)
+    }
+
+    /// All hosts of both.
+    #[must_use]
+    pub fn union(&self, other: &Self) -> Self {
+        let all = Self::of(self.tunnels.iter().chain(&other.tunnels).cloned());
+        Self { tunnels: all.tunnels, ..self.clone() }
+    }
+
+    /// The hosts that are in both.
+    #[must_use]
+    pub fn intersection(&self, other: &Self) -> Self {
+        self.only(|host| other.get(host).is_some())
+    }
+
+    /// The hosts that are not in the other.
+    #[must_use]
+    pub fn difference(&self, other: &Self) -> Self {
+        let there: HashSet<&str> = other.hosts().collect();
+        self.only(|host| !there.contains(host))
+    }
+
+    /// The hosts that are in one of both only.
+    #[must_use]
+    pub fn symmetric_difference(&self, other: &Self) -> Self {
+        self.difference(other).union(&other.difference(self))
+    }
+
+    fn only(&self, wanted: impl Fn(&str) -> bool) -> Self {
+        let tunnels = self.tunnels.iter().filter(|tunnel| wanted(tunnel.host())).cloned().collect();
+        Self { tunnels, ..self.clone() }
+    }
+}
+
+impl fmt::Debug for Group {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_tuple("Group").field(&self.hosts().collect::<Vec<_>>()).finish()
+    }
+}
+
+impl PartialEq for Group {
+    /// The same hosts, in whatever order.
+    fn eq(&self, other: &Self) -> bool {
+        self.hosts().collect::<HashSet<_>>() == other.hosts().collect()
+    }
+}
+
+impl From<Tunnel> for Group {
+    fn from(tunnel: Tunnel) -> Self {
+        Self::of([tunnel])
+    }
+}
+
+impl From<&Self> for Group {
+    fn from(group: &Self) -> Self {
+        group.clone()
+    }
+}
+
+impl From<&Tunnel> for Group {
+    fn from(tunnel: &Tunnel) -> Self {
+        tunnel.clone().into()
+    }
+}
+
+impl FromIterator<Tunnel> for Group {
+    fn from_iter<I: IntoIterator<Item = Tunnel>>(tunnels: I) -> Self {
+        Self::of(tunnels)
+    }
+}
+
+macro_rules! operators {
+    ($($operator:ident::$method:ident is $meaning:ident for $($left:ty),*;)*) => {$($(
+        impl<G: Into<Group>> $operator<G> for $left {
+            type Output = Group;
+
+            fn $method(self, other: G) -> Group {
+                Group::from(self).$meaning(&other.into())
+            }
+        }
+    )*)*};
+}
+
+operators! {
+    BitOr::bitor is union for Group, &Group, Tunnel, &Tunnel;
+    Add::add is union for Group, &Group, Tunnel, &Tunnel;
+    BitAnd::bitand is intersection for Group, &Group, Tunnel, &Tunnel;
+    Sub::sub is difference for Group, &Group, Tunnel, &Tunnel;
+    BitXor::bitxor is symmetric_difference for Group, &Group, Tunnel, &Tunnel;
+}

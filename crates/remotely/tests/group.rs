@@ -1,0 +1,186 @@
+//! Groups and queues of tunnels to this machine.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use remotely::tunnel::ErrorKind;
+use remotely::{Group, Queue, Tunnel, here, remote};
+
+#[remote]
+fn get_host() -> String {
+    here::host()
+}
+
+#[remote]
+fn is_among(hosts: Vec<String>) -> bool {
+    hosts.contains(&here::host())
+}
+
+#[remote]
+async fn wait(millis: u64) -> u64 {
+    tokio::time::sleep(Duration::from_millis(millis)).await;
+    millis
+}
+
+#[remote]
+fn fail_on(host: String) -> Result<u32, String> {
+    if here::host() == host { Err("not here".into()) } else { Ok(7) }
+}
+
+fn local(name: &str) -> Tunnel {
+    Tunnel::local().named(name).on_line(|_| {})
+}
+
+fn group(names: &[&str]) -> Group {
+    names.iter().map(|name| local(name)).collect()
+}
+
+fn dead(name: &str) -> Tunnel {
+    // Nothing listens there, and ssh says so at once.
+    Tunnel::to("nobody@127.0.0.1:1").unwrap().named(name).on_line(|_| {})
+}
+
+fn hosts(group: &Group) -> Vec<&str> {
+    group.hosts().collect()
+}
+
+#[tokio::test]
+async fn every_host_answers_in_the_order_of_the_group() {
+    let group = group(&["c", "a", "b", "a"]);
+    assert_eq!((hosts(&group), group.len()), (vec!["c", "a", "b"], 3));
+    let results = group.call(get_host, ()).await;
+    let said: Vec<_> = results.successful().map(|(host, said)| (host, said.as_str())).collect();
+    assert_eq!(said, [("c", "c"), ("a", "a"), ("b", "b")]);
+    assert!(group.tunnels().iter().all(Tunnel::is_connected));
+    group.close().await;
+    assert!(!group.tunnels().iter().any(Tunnel::is_connected));
+    assert_eq!(group.call(get_host, ()).await.len(), 3, "it can be used again");
+}
+
+#[tokio::test]
+async fn a_dead_host_keeps_nobody_but_itself() {
+    let group = group(&["a", "b"]) | dead("d");
+    let mut results = group.call(fail_on, ("b".into(),));
+    let (mut ok, mut failed, mut lost) = (0, 0, 0);
+    while let Some((host, result)) = results.next().await {
+        match result.as_ref().map_err(|error| error.kind()) {
+            Ok(7) => ok += 1,
+            Err(ErrorKind::Failed(told)) => {
+                assert_eq!((host.as_str(), told.message.as_str()), ("b", "not here"));
+                failed += 1;
+            }
+            Err(ErrorKind::Connect(_)) => {
+                assert_eq!(host, "d");
+                lost += 1;
+            }
+            other => panic!("{host}: {other:?}"),
+        }
+    }
+    assert_eq!((ok, failed, lost), (1, 1, 1));
+    let failures = group.call(fail_on, ("b".into(),)).await.raise_failures().unwrap_err();
+    let text = failures.to_string();
+    assert!(text.starts_with("2 of 3 hosts failed\n  b: not here\n  d: no link to nobody@127.0.0.1:1"), "{text}");
+}
+
+#[tokio::test]
+async fn what_takes_too_long_is_given_up_alone() {
+    let group = group(&["a", "b"]).call_timeout(Duration::from_millis(300));
+    group.connect().await.raise_failures().unwrap();
+    let results = group.call(wait, (60_000,)).await;
+    assert!(results.failures().all(|(_, error)| matches!(error.kind(), ErrorKind::Timeout(_))));
+    assert_eq!(results.failures().count(), 2);
+    assert_eq!(group.call(wait, (1,)).await.successful().count(), 2);
+}
+
+#[tokio::test]
+async fn no_more_work_at_once_than_the_window_allows() {
+    let group = group(&["a", "b", "c", "d"]).call_window(2);
+    group.connect().await.raise_failures().unwrap();
+    let began = Instant::now();
+    assert_eq!(group.call(wait, (200,)).await.successful().count(), 4);
+    assert!(began.elapsed() >= Duration::from_millis(400), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn hosts_are_chosen_by_a_function_of_theirs() {
+    let group = group(&["a", "b", "c"]);
+    let among = (vec!["a".to_owned(), "c".into()],);
+    assert_eq!(hosts(&group.filter(is_among, among.clone(), false).await.unwrap()), ["a", "c"]);
+    assert_eq!(hosts(&group.filter(is_among, among.clone(), true).await.unwrap()), ["b"]);
+    assert!((group | dead("d")).filter(is_among, among, false).await.is_err());
+}
+
+#[test]
+fn groups_and_tunnels_are_sets() {
+    let (left, right, one) = (group(&["a", "b", "c"]), group(&["c", "d"]), local("b"));
+    assert_eq!(hosts(&(&left | &right)), ["a", "b", "c", "d"]);
+    assert_eq!(hosts(&(&left + &right)), ["a", "b", "c", "d"]);
+    assert_eq!(hosts(&(&left & &right)), ["c"]);
+    assert_eq!(hosts(&(&left - &right)), ["a", "b"]);
+    assert_eq!(hosts(&(&left ^ &right)), ["a", "b", "d"]);
+    assert_eq!(hosts(&(&left - &one)), ["a", "c"]);
+    assert_eq!(hosts(&(&one | &right)), ["b", "c", "d"]);
+    assert_eq!(&left - &right | "x".pipe(local), group(&["x", "b", "a"]), "in whatever order");
+}
+
+trait Pipe: Sized {
+    fn pipe<T>(self, to: impl FnOnce(Self) -> T) -> T {
+        to(self)
+    }
+}
+
+impl Pipe for &str {}
+
+#[tokio::test]
+async fn equal_answers_are_folded() {
+    let group = group(&["a", "b", "c"]);
+    let results = group.call(is_among, (vec!["b".into()],)).await;
+    assert_eq!(results.folded(), [(vec!["a", "c"], &false), (vec!["b"], &true)]);
+}
+
+#[tokio::test]
+async fn a_queue_keeps_the_order_of_each_host_and_all_hosts_busy() {
+    let (queue, group) = (Queue::new(), group(&["a", "b"]));
+    group.connect().await.raise_failures().unwrap();
+    let [a, b] = group.tunnels() else { unreachable!() };
+    let order = Arc::new(AtomicUsize::new(0));
+    let noted = |tunnel: &Tunnel, millis: u64| {
+        let (tunnel, order) = (tunnel.clone(), order.clone());
+        queue.put(&tunnel.clone(), async move {
+            tunnel.call(wait, (millis,)).await?;
+            Ok(order.fetch_add(1, Ordering::SeqCst))
+        })
+    };
+    let began = Instant::now();
+    let (first, second, other) = (noted(a, 300), noted(a, 1), noted(b, 1));
+    let all = queue.call_each(&group, get_host, ());
+    assert_eq!((other.await.unwrap(), first.await.unwrap(), second.await.unwrap()), (0, 1, 2));
+    assert!(began.elapsed() < Duration::from_millis(1200), "{:?}", began.elapsed());
+    assert_eq!(all.await.successful().count(), 2);
+    queue.finished().await;
+    assert!(queue.is_empty());
+}
+
+#[tokio::test]
+async fn work_may_put_in_more_work() {
+    let (queue, tunnel) = (Queue::new(), local("a"));
+    let (again, there) = (queue.clone(), tunnel.clone());
+    let outer = queue.put(&tunnel, async move {
+        let host = there.call(get_host, ()).await?;
+        // Behind this very work: its end is not waited for here.
+        drop(again.call(&there, get_host, ()));
+        Ok(host)
+    });
+    queue.finished().await;
+    assert_eq!(outer.await.unwrap(), "a");
+}
+
+#[test]
+fn without_async() {
+    let group = remotely::blocking::Group::from(group(&["a", "b"]));
+    assert_eq!(group.call(get_host, ()).successful().count(), 2);
+    group.close();
+}
