@@ -59,14 +59,37 @@ pub fn start(argv: &[OsString], errors_to: &Errors) -> Result<Started, StartErro
 /// Runs `argv` to its end with nothing on standard input, and returns its standard output. Its standard error is not
 /// shown. Cancel safe: dropping the future ends the process.
 pub async fn output(argv: &[OsString]) -> Result<Vec<u8>, StartError> {
+    let (output, process) = collect(argv).await?;
+    process.close().await;
+    Ok(output)
+}
+
+/// What a process left that ran to its end.
+#[derive(Debug)]
+pub struct Finished {
+    /// All of its standard output.
+    pub output: Vec<u8>,
+    /// The last lines of its standard error.
+    pub said: String,
+    /// How it ended.
+    pub status: ExitStatus,
+}
+
+/// The same as [`output`], with how it ended, however long that takes. Cancel safe in the same way.
+pub async fn finished(argv: &[OsString]) -> Result<Finished, StartError> {
+    let (output, process) = collect(argv).await?;
+    let status = process.ended().await;
+    Ok(Finished { output, said: process.last_words().await, status })
+}
+
+async fn collect(argv: &[OsString]) -> Result<(Vec<u8>, Process), StartError> {
     let Started { reader, writer, process } = start(argv, &Errors::Keep)?;
     drop(writer);
     let failed = |source| StartError::Prepare { step: "read what it says", source };
     let mut receiver = pipe::Receiver::from_owned_fd(reader).map_err(failed)?;
     let mut output = Vec::new();
     receiver.read_to_end(&mut output).await.map_err(failed)?;
-    process.close().await;
-    Ok(output)
+    Ok((output, process))
 }
 
 /// A transport's process. Dropping it kills it: of TERM it takes no notice. Whatever it has started ends by its closed pipe.
