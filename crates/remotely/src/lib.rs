@@ -24,7 +24,8 @@
 //! # Features
 //! None is needed to call functions: `remotely = { version = "0.1", default-features = false }`.
 //! - `cli` (default): the command line, which the `remotely` executable consists of;
-//! - `run`: what `remotely HOST -- COMMAND` does, with the file service and the mount.
+//! - `run`: what `remotely HOST -- COMMAND` does, with the file service and the mount;
+//! - `inventory`: groups and hosts of [`nodes`] from files in TOML and YAML.
 
 // The attributes speak of `remotely`, here too.
 extern crate self as remotely;
@@ -35,6 +36,7 @@ pub mod bootstrap;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod group;
+pub mod nodes;
 pub mod options;
 pub mod queue;
 #[cfg(feature = "run")]
@@ -51,6 +53,7 @@ pub use remotely_call::{ChannelError, Receiver, Remote, Sender, channel, here};
 pub use remotely_macros::{main, remote};
 
 pub use self::group::{Group, GroupResult};
+pub use self::nodes::NodeSet;
 pub use self::queue::Queue;
 pub use self::target::Target;
 pub use self::tunnel::{Call, Error, Tunnel};
