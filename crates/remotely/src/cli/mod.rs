@@ -4,6 +4,7 @@
 mod completions;
 mod doctor;
 mod feign;
+mod hosts;
 mod log;
 mod man;
 mod run;
@@ -30,7 +31,8 @@ use crate::report::{self, Failure, exit_code};
     args_conflicts_with_subcommands = true,
     override_usage = "remotely [OPTIONS] TARGET [OPTIONS] -- COMMAND [ARGS]...\n       \
                       remotely feign TARGET [OPTIONS]\n       \
-                      remotely doctor TARGET [OPTIONS]",
+                      remotely doctor TARGET [OPTIONS]\n       \
+                      remotely hosts EXPR... [OPTIONS]",
     after_help = AFTER
 )]
 struct Cli {
@@ -64,6 +66,7 @@ Examples:
 enum Command {
     Feign(feign::Args),
     Doctor(doctor::Args),
+    Hosts(hosts::Args),
     Completions(completions::Args),
     Man(man::Args),
 }
@@ -83,6 +86,7 @@ pub fn main() -> ExitCode {
     match parsed {
         Ok(Cli { command: Some(Command::Feign(args)), .. }) => feign::main(args),
         Ok(Cli { command: Some(Command::Doctor(args)), .. }) => doctor::main(args),
+        Ok(Cli { command: Some(Command::Hosts(args)), .. }) => hosts::main(args),
         Ok(Cli { command: Some(Command::Completions(args)), .. }) => completions::main(args),
         Ok(Cli { command: Some(Command::Man(args)), .. }) => man::main(args),
         Ok(Cli { command: None, run }) => run::main(run),

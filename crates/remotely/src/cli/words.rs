@@ -10,7 +10,7 @@ use crate::transport::shell;
 /// The words as clap reads them: the program's name, the subcommand if any, options with two dashes and their value
 /// behind `=`, the target, and everything from the first `--` as it is.
 pub(super) fn normalize(command: &clap::Command, words: Vec<OsString>) -> Result<Vec<OsString>, WordsError> {
-    let options = options(command);
+    let options = Options::of(command);
     let subcommands: Vec<&str> = command.get_subcommands().map(clap::Command::get_name).collect();
     let separator = words.iter().position(|word| word == "--").unwrap_or(words.len());
     let (head, tail) = words.split_at(separator);
@@ -24,7 +24,7 @@ pub(super) fn normalize(command: &clap::Command, words: Vec<OsString>) -> Result
         let (name, value) = name_and_value(word);
         if name == b"feign" && value.is_none() {
             subcommand = Some("feign");
-        } else if let Some(&takes_value) = options.get(name) {
+        } else if let Some(takes_value) = options.long(word, name, subcommand) {
             let value = match value {
                 None if takes_value => match rest.next() {
                     Some((_, word)) => Some(word.as_bytes()),
@@ -35,6 +35,12 @@ pub(super) fn normalize(command: &clap::Command, words: Vec<OsString>) -> Result
             given.push(option(name, value));
         } else if is_option(word) {
             given.push(word.clone());
+            if options.short_wants_more(word) {
+                match rest.next() {
+                    Some((_, value)) => given.push(value.clone()),
+                    None => return Err(WordsError::NoValue { option: word.clone() }),
+                }
+            }
         } else if positional.is_empty() && subcommand.is_none() && !explicit_run && word == "run" {
             explicit_run = true;
         } else if let Some(found) =
@@ -66,18 +72,46 @@ pub(super) fn normalize(command: &clap::Command, words: Vec<OsString>) -> Result
     Ok(out)
 }
 
-/// Every long option of every command, and whether a value belongs to it.
-fn options(command: &clap::Command) -> HashMap<Vec<u8>, bool> {
-    let mut found: HashMap<Vec<u8>, bool> = [(b"help".to_vec(), false), (b"version".to_vec(), false)].into();
-    for command in std::iter::once(command).chain(command.get_subcommands()) {
-        for argument in command.get_arguments() {
-            let takes_value = argument.get_action().takes_values();
-            for name in argument.get_long_and_visible_aliases().unwrap_or_default() {
-                found.insert(name.into(), takes_value);
+/// The options of every command, and whether a value belongs to them.
+struct Options {
+    /// By command, the one without a name first.
+    long: Vec<(String, HashMap<Vec<u8>, bool>)>,
+    /// Short ones that take a value.
+    valued: Vec<u8>,
+}
+
+impl Options {
+    fn of(command: &clap::Command) -> Self {
+        let mut options = Self { long: Vec::new(), valued: Vec::new() };
+        for (n, command) in std::iter::once(command).chain(command.get_subcommands()).enumerate() {
+            let mut names: HashMap<Vec<u8>, bool> = [(b"help".to_vec(), false), (b"version".to_vec(), false)].into();
+            for argument in command.get_arguments() {
+                let takes_value = argument.get_action().takes_values() && !argument.is_positional();
+                for name in argument.get_long_and_visible_aliases().unwrap_or_default() {
+                    names.insert(name.into(), takes_value);
+                }
+                options.valued.extend(argument.get_short().filter(|_| takes_value).and_then(|c| u8::try_from(c).ok()));
             }
+            options.long.push((if n == 0 { String::new() } else { command.get_name().into() }, names));
         }
+        options
     }
-    found
+
+    /// Whether a word is a long option, and whether a value belongs to it. Without dashes it is one only of the command
+    /// that was named so far: what is an option of another may well be a host.
+    fn long(&self, word: &OsStr, name: &[u8], subcommand: Option<&str>) -> Option<bool> {
+        let own = subcommand.unwrap_or_default();
+        let mut tables = self.long.iter().filter(|(command, _)| is_option(word) || command == own);
+        tables.find_map(|(_, names)| names.get(name).copied())
+    }
+
+    /// Whether the value of a short option, the last of a word such as `-fx`, is the next word.
+    fn short_wants_more(&self, word: &OsStr) -> bool {
+        let bytes = word.as_bytes();
+        let single = !bytes.starts_with(b"--");
+        let valued = bytes.iter().skip(1).position(|c| self.valued.contains(c));
+        single && valued.is_some_and(|at| at + 2 == bytes.len())
+    }
 }
 
 /// Without its dashes (two at most), split at the first `=`.
@@ -99,9 +133,9 @@ fn option(name: &[u8], value: Option<&[u8]>) -> OsString {
     OsString::from_vec(word)
 }
 
-/// Short options, and what clap is to refuse.
+/// Options with dashes, and what clap is to refuse; a dash alone is standard input.
 fn is_option(word: &OsStr) -> bool {
-    word.as_bytes().starts_with(b"-")
+    word.len() > 1 && word.as_bytes().starts_with(b"-")
 }
 
 fn named<'a>(subcommands: &[&'a str], word: &OsStr, possible: bool) -> Option<&'a str> {

@@ -41,6 +41,20 @@ fn words_mean_the_same_with_and_without_dashes_before_and_after_the_target() {
         (&[&["feign", "u@h", "help"], &["help", "feign", "u@h"]], &["feign", "--help", "u@h"]),
         (&[&["doctor", "u@h", "-vv"], &["-vv", "doctor", "u@h"]], &["doctor", "-vv", "u@h"]),
         (&[&["man", "dir"]], &["man", "dir"]),
+        (
+            &[
+                &["hosts", "-x", "b", "a", "-fS", ","],
+                &["hosts", "a", "-x", "b", "-fS", ","],
+                &["-x", "b", "hosts", "-fS", ",", "a"],
+            ],
+            &["hosts", "-x", "b", "-fS", ",", "a"],
+        ),
+        (&[&["hosts", "-S,", "a"], &["hosts", "a", "-S,"]], &["hosts", "-S,", "a"]),
+        (&[&["hosts", "count", "a"], &["hosts", "a", "--count"]], &["hosts", "--count", "a"]),
+        (&[&["hosts", "-", "a"]], &["hosts", "-", "a"]),
+        // Without dashes, an option of one command is a word like any other for the others.
+        (&[&["hosts", "stats", "tty"]], &["hosts", "stats", "tty"]),
+        (&[&["count", "--", "ls"]], &["count", "--", "ls"]),
         // Behind the first `--` nothing is ours.
         (&[&["u@h", "--", "help", "--", "no-sudo"]], &["u@h", "--", "help", "--", "no-sudo"]),
         // A host may be named as a command is, if it says so; and what follows a target is no subcommand.
@@ -65,6 +79,7 @@ fn what_means_nothing_is_refused_and_a_missing_separator_shown_where_it_belongs(
     assert_eq!(error.hint().unwrap(), "remotely --stats u@h -- gcc -o 'a b' x.c");
     let error = WordsError::NoValue { option: "--ssh-opts".into() };
     assert_eq!(normal(&["u@h", "ssh-opts", "--", "ls"]), Err(error));
+    assert_eq!(normal(&["hosts", "a", "-x"]), Err(WordsError::NoValue { option: "-x".into() }));
     assert_eq!(normal(&["feign", "u@h", "ls"]), Err(WordsError::FeignRunsNothing));
     assert_eq!(normal(&["feign", "u@h", "--", "ls"]), Err(WordsError::FeignRunsNothing));
 }
