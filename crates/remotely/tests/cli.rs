@@ -57,7 +57,7 @@ fn completions_and_man_pages_come_from_the_same_definitions() {
     let Ok(directory) = tempfile::tempdir() else { panic!("no temporary directory") };
     let pages = directory.path().join("man1");
     assert!(remotely(&["man", &pages.to_string_lossy()]).status.success());
-    for page in ["remotely.1", "remotely-feign.1", "remotely-doctor.1"] {
+    for page in ["remotely.1", "remotely-feign.1", "remotely-doctor.1", "remotely-hosts.1"] {
         assert!(pages.join(page).exists(), "{page}");
     }
 }

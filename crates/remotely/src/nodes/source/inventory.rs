@@ -40,6 +40,7 @@ impl Inventory {
     }
 
     /// An empty one of another name, out of the same file.
+    #[cfg(feature = "inventory")]
     pub(super) fn renamed(&self, name: &str) -> Self {
         Self::new(name, &self.title)
     }
