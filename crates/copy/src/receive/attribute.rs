@@ -49,7 +49,7 @@ impl Taken {
         let mut faults = Vec::new();
         let mut note = |operation, result: Result<(), Errno>| {
             if let Err(errno) = result {
-                faults.push((operation, errno));
+                faults.push((operation, Some(errno)));
             }
         };
         if self.owner {
@@ -69,10 +69,10 @@ impl Taken {
         if self.owner
             && let Err(errno) = chownat(&dir, name, uid(meta), gid(meta), AtFlags::SYMLINK_NOFOLLOW)
         {
-            faults.push((Operation::SetOwner, errno));
+            faults.push((Operation::SetOwner, Some(errno)));
         }
         if let Err(errno) = utimensat(&dir, name, &times(meta), AtFlags::SYMLINK_NOFOLLOW) {
-            faults.push((Operation::SetTimes, errno));
+            faults.push((Operation::SetTimes, Some(errno)));
         }
         faults
     }

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use bytes::{Bytes, BytesMut};
 use remotely_proto::{
-    file::{BLOCK_SIZES, Meta, Unchanged, Way},
+    file::{BLOCK_SIZES, Meta, Operation, Unchanged, Way},
     fs::Time,
 };
 use rustix::{
@@ -114,7 +114,7 @@ pub(super) fn keep(spot: &Spot, meta: &Meta, taken: Taken, single: bool) -> Vec<
     match opened {
         Ok(descriptor) => taken.apply(&descriptor, meta, single),
         Err(Errno::ACCESS) => Vec::new(),
-        Err(errno) => vec![(remotely_proto::file::Operation::Open, errno)],
+        Err(errno) => vec![(Operation::Open, Some(errno))],
     }
 }
 

@@ -36,7 +36,7 @@ pub(super) struct Spot {
 }
 
 /// What failed with a file.
-pub(super) type Fault = (Operation, Errno);
+pub(super) type Fault = (Operation, Option<Errno>);
 
 /// A file that is being received.
 #[derive(Debug)]
@@ -72,11 +72,11 @@ impl Draft {
                         let Some(left) = take_over(&spot, &name) else { break };
                         drop((unlinkat(&spot.folder.descriptor, &name, AtFlags::empty()), left));
                     }
-                    Err(errno) => return Err((Operation::Create, errno)),
+                    Err(errno) => return Err((Operation::Create, Some(errno))),
                 }
             }
         }
-        Err((Operation::Create, Errno::EXIST))
+        Err((Operation::Create, Some(Errno::EXIST)))
     }
 
     /// The beginning of at most `size` bytes that an earlier transfer has left, if there is one.
@@ -110,13 +110,13 @@ impl Draft {
     pub(super) fn clear(&mut self) -> Result<(), Fault> {
         self.hasher = None;
         self.at = 0;
-        ftruncate(&self.file, 0).map_err(|errno| (Operation::Write, errno))
+        ftruncate(&self.file, 0).map_err(|errno| (Operation::Write, Some(errno)))
     }
 
     /// Writes what follows at `offset`, which is not before `at`.
     pub(super) fn write(&mut self, offset: u64, content: &[u8], outlet: &Outlet) -> Result<(), Fault> {
         self.skip(offset, outlet)?;
-        self.file.write_all_at(content, offset).map_err(|error| (Operation::Write, errno(&error)))?;
+        self.file.write_all_at(content, offset).map_err(|error| (Operation::Write, Some(errno(&error))))?;
         self.hasher().update(content);
         self.at += content.len() as u64;
         Ok(())
@@ -125,21 +125,21 @@ impl Draft {
     /// Writes all of a file that is empty yet.
     pub(super) fn write_whole(&mut self, content: &[u8], hash: &Hash) -> Result<(), Fault> {
         if blake3::hash(content).as_bytes() != &**hash {
-            return Err((Operation::Compare, Errno::from_raw_os_error(0)));
+            return Err((Operation::Compare, None));
         }
-        self.file.write_all(content).map_err(|error| (Operation::Write, errno(&error)))?;
+        self.file.write_all(content).map_err(|error| (Operation::Write, Some(errno(&error))))?;
         self.at = content.len() as u64;
         Ok(())
     }
 
     /// Leaves a hole up to `offset`. That may take long; with the outlet it ends.
     pub(super) fn skip(&mut self, offset: u64, outlet: &Outlet) -> Result<(), Fault> {
-        let gap = offset.checked_sub(self.at).ok_or((Operation::Write, Errno::INVAL))?;
+        let gap = offset.checked_sub(self.at).ok_or((Operation::Write, Some(Errno::INVAL)))?;
         if gap > 0 {
             // A size that this file system cannot have is refused before it is hashed.
-            ftruncate(&self.file, offset).map_err(|errno| (Operation::Write, errno))?;
+            ftruncate(&self.file, offset).map_err(|errno| (Operation::Write, Some(errno)))?;
             let hashed = hash_zeros(self.hasher(), gap, || outlet.check());
-            hashed.map_err(|Cut| (Operation::Write, Errno::CANCELED))?;
+            hashed.map_err(|Cut| (Operation::Write, Some(Errno::CANCELED)))?;
             self.at = offset;
         }
         Ok(())
@@ -149,7 +149,7 @@ impl Draft {
     pub(super) fn complete(&mut self, size: u64, hash: &Hash, outlet: &Outlet) -> Result<(), Fault> {
         self.skip(size, outlet)?;
         if self.at != size || self.hash() != *hash {
-            return Err((Operation::Compare, Errno::from_raw_os_error(0)));
+            return Err((Operation::Compare, None));
         }
         Ok(())
     }

@@ -18,7 +18,6 @@ use remotely_proto::{
     ByteVec,
     file::{Answer, Failure, Hash, Item, Operation, Reason, Receiving, Seat, Skipped},
 };
-use rustix::io::Errno;
 
 pub(crate) use self::place::Destination;
 use self::{
@@ -252,7 +251,7 @@ impl Receiver {
         self.settled(settled)?;
         if let Err(errno) = self.settler.finish() {
             let path = self.root_path();
-            self.fail((Operation::Sync, errno), &path, None)?;
+            self.fail((Operation::Sync, Some(errno)), &path, None)?;
         }
         if let Some(place) = self.place.take_if(|place| place.temporary && self.received.files == 0) {
             // Only if nothing is in it.
@@ -288,7 +287,7 @@ impl Receiver {
         if check_name(name).is_err() || is_draft_name(name) {
             let shown = &name[..name.len().min(NAME_SHOWN)];
             let path = self.directories.path(&self.root_path(), seat.directory, shown);
-            self.fail((Operation::Name, Errno::from_raw_os_error(0)), &path, None)?;
+            self.fail((Operation::Name, None), &path, None)?;
             return Ok(None);
         }
         let folder = match self.directories.find(seat.directory) {
@@ -297,7 +296,7 @@ impl Receiver {
             Found::Unknown => return protocol("a directory that was not begun"),
             Found::Lost(errno) => {
                 let path = self.directories.path(&self.root_path(), seat.directory, b"");
-                self.fail((Operation::Enter, errno), &path, None)?;
+                self.fail((Operation::Enter, Some(errno)), &path, None)?;
                 return Ok(None);
             }
         };
@@ -335,7 +334,7 @@ impl Receiver {
 
     /// Names what failed, here and there.
     fn fail(&mut self, (operation, errno): Fault, path: &[u8], file: Option<u32>) -> Result<(), Cut> {
-        let errno = errno.raw_os_error().unsigned_abs();
+        let errno = errno.map_or(0, |errno| errno.raw_os_error().unsigned_abs());
         let failure = Failure { operation, path: path.to_vec().into(), errno };
         self.notes.failed(self.side, failure.clone());
         self.outlet.send(&Answer::Failed { failure, file }, Bytes::new())

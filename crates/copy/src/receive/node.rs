@@ -24,7 +24,7 @@ pub(super) fn symlink(spot: &Spot, target: &[u8], meta: &Meta, taken: Taken) -> 
     let dir = &spot.folder.descriptor;
     match make(spot, |name| symlinkat(target, dir, name)) {
         Ok(()) => taken.apply_name(dir, &spot.name, meta),
-        Err(errno) => vec![(Operation::Symlink, errno)],
+        Err(errno) => vec![(Operation::Symlink, Some(errno))],
     }
 }
 
@@ -36,17 +36,17 @@ pub(super) fn special(spot: &Spot, meta: &Meta, device: u64, taken: Taken) -> Re
         FileType::Fifo => 0,
         FileType::CharacterDevice | FileType::BlockDevice if taken.owner() => device,
         FileType::CharacterDevice | FileType::BlockDevice => return Err(Reason::Device),
-        _ => return Ok(vec![(Operation::MakeSpecial, Errno::INVAL)]),
+        _ => return Ok(vec![(Operation::MakeSpecial, Some(Errno::INVAL))]),
     };
     let bare = Mode::from_raw_mode(0o600);
     if let Err(errno) = make(spot, |name| mknodat(dir, name, kind, bare, device)) {
-        return Ok(vec![(Operation::MakeSpecial, errno)]);
+        return Ok(vec![(Operation::MakeSpecial, Some(errno))]);
     }
     let mut faults = taken.apply_name(dir, &spot.name, meta);
     // It was made under a name of ours a moment ago, so it is no symbolic link; and it must not be opened.
     let mode = Mode::from_raw_mode(taken.mode(meta, false));
     if let Err(errno) = chmodat(dir, spot.name.as_slice(), mode, AtFlags::empty()) {
-        faults.push((Operation::SetMode, errno));
+        faults.push((Operation::SetMode, Some(errno)));
     }
     Ok(faults)
 }

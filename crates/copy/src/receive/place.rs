@@ -38,7 +38,7 @@ pub(super) struct Place {
 }
 
 /// No place can be had: what was done, with which path.
-pub(super) type Denied = (Operation, Vec<u8>, Errno);
+pub(super) type Denied = (Operation, Vec<u8>, Option<Errno>);
 
 impl Place {
     /// Decides where a source of this name goes. Only a directory may come without a name: then its content is meant.
@@ -52,7 +52,7 @@ impl Place {
             && (check_name(name).is_err() || is_draft_name(name))
         {
             let shown = &name[..name.len().min(255)];
-            return Err((Operation::Name, shown.to_vec(), Errno::from_raw_os_error(0)));
+            return Err((Operation::Name, shown.to_vec(), None));
         }
         let given = match destination {
             Destination::Temporary => return temporary(source),
@@ -65,17 +65,21 @@ impl Place {
                 Some(name) => Self::new(given, Some(name)),
                 None => Self::new(given, None),
             },
-            Ok(_) if tree => Err((Operation::MakeDirectory, text.to_vec(), Errno::EXIST)),
-            Ok(found) if !found.is_file() => Err((Operation::Type, text.to_vec(), Errno::from_raw_os_error(0))),
+            Ok(_) if tree => Err((Operation::MakeDirectory, text.to_vec(), Some(Errno::EXIST))),
+            Ok(found) if !found.is_file() => Err((Operation::Type, text.to_vec(), None)),
             // The user's own symbolic link is kept, what it leads to replaced.
             Ok(_) => match fs::canonicalize(given) {
                 Ok(real) => Self::split(&real),
-                Err(error) => Err((Operation::Look, text.to_vec(), errno(&error))),
+                Err(error) => Err((Operation::Look, text.to_vec(), Some(errno(&error)))),
             },
-            Err(error) if error.kind() != ErrorKind::NotFound => Err((Operation::Look, text.to_vec(), errno(&error))),
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                Err((Operation::Look, text.to_vec(), Some(errno(&error))))
+            }
             // A symbolic link to nowhere.
-            Err(_) if fs::symlink_metadata(given).is_ok() => Err((Operation::Create, text.to_vec(), Errno::NOENT)),
-            Err(_) if inside && !parents => Err((Operation::Enter, text.to_vec(), Errno::NOENT)),
+            Err(_) if fs::symlink_metadata(given).is_ok() => {
+                Err((Operation::Create, text.to_vec(), Some(Errno::NOENT)))
+            }
+            Err(_) if inside && !parents => Err((Operation::Enter, text.to_vec(), Some(Errno::NOENT))),
             Err(_) if inside => {
                 make_directories(given)?;
                 Self::new(given, source)
@@ -96,7 +100,7 @@ impl Place {
             Err(Errno::ACCESS) => open(OFlags::PATH),
             result => result,
         };
-        let opened = opened.map_err(|errno| (Operation::Enter, text.to_vec(), errno))?;
+        let opened = opened.map_err(|errno| (Operation::Enter, text.to_vec(), Some(errno)))?;
         let end = text.iter().rposition(|&byte| byte != b'/').map_or(1, |last| last + 1);
         let path = join(&text[..end.min(text.len())], name.unwrap_or_default());
         Ok(Self { path, directory: opened, name: name.map(<[u8]>::to_vec), temporary: false })
@@ -104,7 +108,7 @@ impl Place {
 
     /// A path whose last component is the name.
     fn split(path: &Path) -> Result<Self, Denied> {
-        let denied = |errno| (Operation::Create, path.as_os_str().as_bytes().to_vec(), errno);
+        let denied = |errno| (Operation::Create, path.as_os_str().as_bytes().to_vec(), Some(errno));
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Err(denied(Errno::INVAL)) };
         check_name(name.as_bytes()).map_err(denied)?;
         let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
@@ -117,7 +121,7 @@ fn temporary(source: Option<&[u8]>) -> Result<Place, Denied> {
     for _ in 0..16 {
         let mut random = [0; 8];
         let drawn = getrandom(&mut random, GetRandomFlags::empty());
-        drawn.map_err(|errno| (Operation::MakeDirectory, all.as_os_str().as_bytes().to_vec(), errno))?;
+        drawn.map_err(|errno| (Operation::MakeDirectory, all.as_os_str().as_bytes().to_vec(), Some(errno)))?;
         let path = all.join(format!("remotely-{:016x}", u64::from_ne_bytes(random)));
         match rustix::fs::mkdir(&path, Mode::RWXU) {
             Ok(()) => {
@@ -125,15 +129,15 @@ fn temporary(source: Option<&[u8]>) -> Result<Place, Denied> {
                 return Ok(Place { temporary: true, ..place });
             }
             Err(Errno::EXIST) => {}
-            Err(errno) => return Err((Operation::MakeDirectory, path.as_os_str().as_bytes().to_vec(), errno)),
+            Err(errno) => return Err((Operation::MakeDirectory, path.as_os_str().as_bytes().to_vec(), Some(errno))),
         }
     }
-    Err((Operation::MakeDirectory, all.as_os_str().as_bytes().to_vec(), Errno::EXIST))
+    Err((Operation::MakeDirectory, all.as_os_str().as_bytes().to_vec(), Some(Errno::EXIST)))
 }
 
 fn make_directories(path: &Path) -> Result<(), Denied> {
     let made = fs::create_dir_all(path);
-    made.map_err(|error| (Operation::MakeDirectory, path.as_os_str().as_bytes().to_vec(), errno(&error)))
+    made.map_err(|error| (Operation::MakeDirectory, path.as_os_str().as_bytes().to_vec(), Some(errno(&error))))
 }
 
 fn errno(error: &io::Error) -> Errno {

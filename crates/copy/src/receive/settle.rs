@@ -121,7 +121,7 @@ fn place_durably(draft: Draft) -> Settled {
     if spot.folder.syncable
         && let Err(errno) = fsync(&spot.folder.descriptor)
     {
-        return Err((spot, (Operation::Sync, errno)));
+        return Err((spot, (Operation::Sync, Some(errno))));
     }
     Ok(bytes)
 }
@@ -129,5 +129,5 @@ fn place_durably(draft: Draft) -> Settled {
 fn refused(draft: Draft, operation: Operation, errno: Errno) -> Settled {
     let spot = draft.spot.clone();
     draft.discard();
-    Err((spot, (operation, errno)))
+    Err((spot, (operation, Some(errno))))
 }

@@ -139,12 +139,12 @@ impl Receiver {
             while done < len {
                 buffer.clear();
                 let most = CHUNK.min(len - done) as usize;
-                read_at(&basis.file, &mut buffer, from + done, most).map_err(|errno| (Operation::Read, errno))?;
+                read_at(&basis.file, &mut buffer, from + done, most).map_err(|errno| (Operation::Read, Some(errno)))?;
                 if buffer.is_empty() {
                     // Somebody has cut it meanwhile.
-                    return Err((Operation::Compare, Errno::from_raw_os_error(0)));
+                    return Err((Operation::Compare, None));
                 }
-                let at = offset.checked_add(done).ok_or((Operation::Write, Errno::FBIG))?;
+                let at = offset.checked_add(done).ok_or((Operation::Write, Some(Errno::FBIG)))?;
                 if is_zero(&buffer) {
                     draft.skip(at.saturating_add(buffer.len() as u64), &outlet)?;
                 } else {
@@ -235,7 +235,7 @@ impl Receiver {
         let Some(spot) = self.spot(seat)? else { return Ok(()) };
         match consult::regular(&spot) {
             Some(stat) => self.kept_as_is(&spot, meta, u64::try_from(stat.st_size).unwrap_or_default()),
-            None => Ok(self.fail((Operation::Look, Errno::NOENT), &spot.path, None)?),
+            None => Ok(self.fail((Operation::Look, Some(Errno::NOENT)), &spot.path, None)?),
         }
     }
 

@@ -45,7 +45,7 @@ impl Receiver {
             Err(errno) => {
                 self.over = true;
                 let path = self.root_path();
-                return Ok(self.fail((Operation::Enter, errno), &path, None)?);
+                return Ok(self.fail((Operation::Enter, Some(errno)), &path, None)?);
             }
         };
         let path: Rc<[u8]> = place.path.as_slice().into();
@@ -70,7 +70,7 @@ impl Receiver {
             Ok(()) => true,
             Err(Errno::EXIST) => false,
             Err(errno) => {
-                self.fail((Operation::MakeDirectory, errno), &spot.path, None)?;
+                self.fail((Operation::MakeDirectory, Some(errno)), &spot.path, None)?;
                 return Ok((None, false));
             }
         };
@@ -84,7 +84,11 @@ impl Receiver {
             Err(errno) => {
                 // Something that is no directory has the name: that is why it cannot be made.
                 let taken = matches!(errno, Errno::NOTDIR | Errno::LOOP);
-                let fault = if taken { (Operation::MakeDirectory, Errno::EXIST) } else { (Operation::Enter, errno) };
+                let fault = if taken {
+                    (Operation::MakeDirectory, Some(Errno::EXIST))
+                } else {
+                    (Operation::Enter, Some(errno))
+                };
                 self.fail(fault, &spot.path, None)?;
                 Ok((None, false))
             }
@@ -141,7 +145,7 @@ impl Receiver {
         self.settled(settled)?;
         match node::link(&spot, &root, target, size, mtime) {
             Ok(()) => Ok(()),
-            Err(errno) => Ok(self.fail((Operation::Link, errno), &spot.path, None)?),
+            Err(errno) => Ok(self.fail((Operation::Link, Some(errno)), &spot.path, None)?),
         }
     }
 

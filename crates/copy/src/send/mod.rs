@@ -93,7 +93,7 @@ pub(crate) fn run(job: Job, outlet: Outlet, counter: Counter) -> Result<Sent, Cu
             tree
         }
         Err((operation, errno)) => {
-            sender.fail(operation, &[], errno.raw_os_error().unsigned_abs())?;
+            sender.fail(operation, &[], errno.map_or(0, |errno| errno.raw_os_error().unsigned_abs()))?;
             false
         }
     };
@@ -164,17 +164,17 @@ struct Sender {
 
 impl Sender {
     /// Opens the source itself: symbolic links that lead there are followed.
-    fn open_source(&self, path: &Path) -> Result<(OwnedFd, Statx), (Operation, Errno)> {
+    fn open_source(&self, path: &Path) -> Result<(OwnedFd, Statx), (Operation, Option<Errno>)> {
         let probe = openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
-        let stat_probe = stat(probe.map_err(|errno| (Operation::Open, errno))?);
-        match kind(&stat_probe.map_err(|errno| (Operation::Look, errno))?) {
+        let stat_probe = stat(probe.map_err(|errno| (Operation::Open, Some(errno)))?);
+        match kind(&stat_probe.map_err(|errno| (Operation::Look, Some(errno)))?) {
             FileType::RegularFile | FileType::Directory => {}
             // Nothing is opened that would wait, or do something.
-            _ => return Err((Operation::Type, Errno::from_raw_os_error(0))),
+            _ => return Err((Operation::Type, None)),
         }
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-        let descriptor = openat(CWD, path, flags, Mode::empty()).map_err(|errno| (Operation::Open, errno))?;
-        let stat = stat(&descriptor).map_err(|errno| (Operation::Look, errno))?;
+        let descriptor = openat(CWD, path, flags, Mode::empty()).map_err(|errno| (Operation::Open, Some(errno)))?;
+        let stat = stat(&descriptor).map_err(|errno| (Operation::Look, Some(errno)))?;
         Ok((descriptor, stat))
     }
 
