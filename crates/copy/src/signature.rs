@@ -9,6 +9,17 @@ pub(crate) const STRONG: usize = BLOCK_ENTRY - 4;
 /// What a byte is multiplied with (an odd number of many bits, from librsync), and what is added to it, so that zeros count.
 const MULTIPLIER: u32 = 0x0810_4225;
 const ADDEND: u32 = 0x0a;
+/// Bytes that are summed at once, and what each of them is multiplied with.
+const LANES: usize = 16;
+const POWERS: [u32; LANES] = {
+    let mut powers = [1; LANES];
+    let mut at = LANES - 1;
+    while at > 0 {
+        powers[at - 1] = MULTIPLIER.wrapping_mul(powers[at]);
+        at -= 1;
+    }
+    powers
+};
 
 /// Rabin and Karp's checksum of a window, modulo 2^32.
 #[derive(Debug, Clone, Copy)]
@@ -21,8 +32,17 @@ pub(crate) struct Rolling {
 impl Rolling {
     /// Of a window.
     pub(crate) fn new(window: &[u8]) -> Self {
+        // Several bytes at once, since each multiplication has to wait for the one before.
+        let (runs, rest) = window.as_chunks::<LANES>();
+        let value = runs.iter().fold(0_u32, |value, run| {
+            let sum = run
+                .iter()
+                .zip(&POWERS)
+                .fold(0_u32, |sum, (&byte, &power)| sum.wrapping_add((u32::from(byte) + ADDEND).wrapping_mul(power)));
+            value.wrapping_mul(MULTIPLIER.wrapping_pow(LANES as u32)).wrapping_add(sum)
+        });
         let step = |value: u32, byte: &u8| value.wrapping_mul(MULTIPLIER).wrapping_add(u32::from(*byte) + ADDEND);
-        let value = window.iter().fold(0, step);
+        let value = rest.iter().fold(value, step);
         let oldest = MULTIPLIER.wrapping_pow(u32::try_from(window.len()).unwrap_or(u32::MAX));
         Self { value, oldest }
     }

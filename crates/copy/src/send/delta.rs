@@ -63,14 +63,15 @@ impl Blocks {
         self.filter[word] & bit != 0 && self.weak.contains(&weak)
     }
 
-    /// The block that this window is; of several that are the same, the one behind `last`.
-    fn find(&self, window: &[u8], last: Option<u32>) -> Option<u32> {
-        let hash = strong(window);
-        let next = last.and_then(|last| last.checked_add(1));
-        if let Some(next) = next.filter(|&next| self.strong.get(next as usize) == Some(&hash)) {
-            return Some(next);
-        }
-        self.first.get(&hash).copied()
+    /// A block that this window is.
+    fn find(&self, window: &[u8]) -> Option<u32> {
+        self.first.get(&strong(window)).copied()
+    }
+
+    /// The block behind this one, if the window is that: what is the same is so in long runs.
+    fn follows(&self, last: u32, window: &[u8]) -> Option<u32> {
+        let next = last.checked_add(1)?;
+        (*self.strong.get(next as usize)? == strong(window)).then_some(next)
     }
 }
 
@@ -138,12 +139,13 @@ impl Sender {
             if buffer.len() - at < size {
                 break;
             }
-            let sum = *rolling.get_or_insert_with(|| Rolling::new(&buffer[at..at + size]));
-            let found = blocks.maybe(sum.value()).then(|| {
-                let last = copied.as_ref().filter(|_| at == 0).map(|copied| copied.last);
-                blocks.find(&buffer[at..at + size], last)
+            let window = &buffer[at..at + size];
+            let last = copied.as_ref().filter(|_| at == 0).map(|copied| copied.last);
+            let found = last.and_then(|last| blocks.follows(last, window)).or_else(|| {
+                let sum = rolling.get_or_insert_with(|| Rolling::new(window));
+                if blocks.maybe(sum.value()) { blocks.find(window) } else { None }
             });
-            if let Some(block) = found.flatten() {
+            if let Some(block) = found {
                 self.literal(&mut buffer, at, course, &mut copied)?;
                 self.copy(course, block, size, &mut copied)?;
                 buffer.advance(size);
