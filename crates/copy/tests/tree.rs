@@ -10,7 +10,7 @@ use std::{
 };
 
 use remotely_copy::{CopyError, Operation, Options, Reason, Report, fetch, put};
-use support::{Random, disk_bytes, drafts, mixed_tree, pair, seen};
+use support::{Random, assert_same, disk_bytes, drafts, mixed_tree, pair};
 
 /// The same with put and with fetch: what leaves here, and what comes from there.
 async fn both(source: &Path, to: impl Fn(&str) -> std::path::PathBuf, options: &Options) -> [Report; 2] {
@@ -31,7 +31,7 @@ async fn a_tree_arrives_as_it_is() {
         let reports = both(&source, |way| home.path().join(format!("{way}-{sync}")), &options).await;
         for (way, report) in ["put", "fetch"].iter().zip(&reports) {
             let copy = home.path().join(format!("{way}-{sync}"));
-            assert_eq!(seen(&copy), seen(&source), "{way}");
+            assert_same(&copy, &source, true);
             assert_eq!(drafts(&copy), [] as [std::path::PathBuf; 0]);
             assert!(disk_bytes(&copy.join("sparse")) < 1 << 20, "holes are holes");
             for (a, b) in [("large", "a/linked"), ("small", "a/b/linked small")] {
@@ -234,7 +234,7 @@ async fn extended_attributes_travel_on_request() {
     assert_eq!(read("with/f", "user.origin").unwrap(), b"here\0there");
     assert_eq!(read("with", "user.dir").unwrap(), b"");
     assert_eq!(read("with/f", "system.posix_acl_access").unwrap(), acl);
-    assert_eq!(seen(&at("with")), seen(&at("tree")));
+    assert_same(&at("with"), &at("tree"), true);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -253,7 +253,7 @@ async fn deep_trees_and_empty_ones() {
     for source in ["empty", "deep"] {
         both(&at(source), |way| at(&format!("{source}-{way}")), &Options::default()).await;
         for way in ["put", "fetch"] {
-            assert_eq!(seen(&at(&format!("{source}-{way}"))), seen(&at(source)), "{source}");
+            assert_same(&at(&format!("{source}-{way}")), &at(source), true);
         }
     }
 }

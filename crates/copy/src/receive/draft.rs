@@ -16,6 +16,7 @@ use remotely_proto::file::{Hash, Operation};
 use rustix::{
     fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, flock, fstat, ftruncate, statat, unlinkat},
     io::Errno,
+    time::{ClockId, clock_gettime},
 };
 
 use super::directory::Folder;
@@ -38,6 +39,21 @@ pub(super) struct Spot {
 /// What failed with a file.
 pub(super) type Fault = (Operation, Option<Errno>);
 
+/// What a draft is to become.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wanted {
+    size: u64,
+    /// Seconds since 1970.
+    since: i64,
+}
+
+impl Wanted {
+    /// A file of this size, as of now.
+    pub(super) fn now(size: u64) -> Self {
+        Self { size, since: clock_gettime(ClockId::RealtimeCoarse).tv_sec }
+    }
+}
+
 /// A file that is being received.
 #[derive(Debug)]
 pub(super) struct Draft {
@@ -48,8 +64,8 @@ pub(super) struct Draft {
     hasher: Option<Box<Hasher>>,
     /// Everything before this is written, or a hole, and hashed.
     pub(super) at: u64,
-    /// What is there stays if the transfer is cut.
-    pub(super) stays: bool,
+    /// What is there stays if the transfer is cut, unless somebody else completes the file meanwhile.
+    pub(super) stays: Option<Wanted>,
     placed: bool,
 }
 
@@ -85,7 +101,7 @@ impl Draft {
         let descriptor = take_over(&spot, &name)?;
         let len = u64::try_from(fstat(&descriptor).ok()?.st_size).ok()?.min(size);
         let mut draft = Self::new(spot, descriptor, name);
-        draft.stays = true;
+        draft.stays = Some(Wanted::now(size));
         draft.at = len;
         // What is too long for this source is not of it.
         ftruncate(&draft.file, len).ok()?;
@@ -94,7 +110,7 @@ impl Draft {
     }
 
     fn new(spot: Spot, descriptor: OwnedFd, name: Vec<u8>) -> Self {
-        Self { spot, file: descriptor.into(), name, hasher: None, at: 0, stays: false, placed: false }
+        Self { spot, file: descriptor.into(), name, hasher: None, at: 0, stays: None, placed: false }
     }
 
     /// Hash of all that is there.
@@ -166,13 +182,27 @@ impl Draft {
 
     /// It will not be continued, whatever its size.
     pub(super) fn discard(mut self) {
-        self.stays = false;
+        self.stays = None;
+    }
+
+    /// Whether another transfer has put what this was to be in its place.
+    fn overtaken(&self, wanted: Wanted) -> bool {
+        let there = statat(&self.spot.folder.descriptor, self.spot.name.as_slice(), AtFlags::SYMLINK_NOFOLLOW);
+        there.is_ok_and(|there| u64::try_from(there.st_size) == Ok(wanted.size) && there.st_ctime >= wanted.since)
+    }
+}
+
+/// Removes what an earlier transfer has left of a file that needs nothing any more.
+pub(super) fn clear_left(spot: &Spot) {
+    let name = draft_name(&spot.name, 0);
+    if let Some(left) = take_over(spot, &name) {
+        drop((unlinkat(&spot.folder.descriptor, &name, AtFlags::empty()), left));
     }
 }
 
 impl Drop for Draft {
     fn drop(&mut self) {
-        let continued = self.stays && self.at > 0;
+        let continued = self.at > 0 && self.stays.is_some_and(|wanted| !self.overtaken(wanted));
         if !self.placed && !continued {
             // Nobody is left to be told.
             let _ = unlinkat(&self.spot.folder.descriptor, &self.name, AtFlags::empty());

@@ -5,7 +5,9 @@ use remotely_proto::{
     fs::Time,
 };
 use rustix::{
-    fs::{AtFlags, FileType, Mode, OFlags, chmodat, linkat, mknodat, renameat, statat, symlinkat, unlinkat},
+    fs::{
+        AtFlags, FileType, Mode, OFlags, chmodat, linkat, mknodat, readlinkat, renameat, statat, symlinkat, unlinkat,
+    },
     io::Errno,
 };
 
@@ -22,7 +24,10 @@ use crate::{
 /// Makes a symbolic link. It leads where it will: nothing here ever follows it.
 pub(super) fn symlink(spot: &Spot, target: &[u8], meta: &Meta, taken: Taken) -> Vec<Fault> {
     let dir = &spot.folder.descriptor;
-    match make(spot, |name| symlinkat(target, dir, name)) {
+    // Made anew, it would change its directory.
+    let same = readlinkat(dir, spot.name.as_slice(), Vec::new()).is_ok_and(|there| there.to_bytes() == target);
+    let made = if same { Ok(()) } else { make(spot, |name| symlinkat(target, dir, name)) };
+    match made {
         Ok(()) => taken.apply_name(dir, &spot.name, meta),
         Err(errno) => vec![(Operation::Symlink, Some(errno))],
     }
@@ -39,11 +44,15 @@ pub(super) fn special(spot: &Spot, meta: &Meta, device: u64, taken: Taken) -> Re
         _ => return Ok(vec![(Operation::MakeSpecial, Some(Errno::INVAL))]),
     };
     let bare = Mode::from_raw_mode(0o600);
-    if let Err(errno) = make(spot, |name| mknodat(dir, name, kind, bare, device)) {
+    let there = statat(dir, spot.name.as_slice(), AtFlags::SYMLINK_NOFOLLOW);
+    let same = there.is_ok_and(|stat| {
+        FileType::from_raw_mode(stat.st_mode) == kind && (kind == FileType::Fifo || stat.st_rdev == device)
+    });
+    if !same && let Err(errno) = make(spot, |name| mknodat(dir, name, kind, bare, device)) {
         return Ok(vec![(Operation::MakeSpecial, Some(errno))]);
     }
     let mut faults = taken.apply_name(dir, &spot.name, meta);
-    // It was made under a name of ours a moment ago, so it is no symbolic link; and it must not be opened.
+    // It is a node of this kind, and no symbolic link; and it must not be opened.
     let mode = Mode::from_raw_mode(taken.mode(meta, false));
     if let Err(errno) = chmodat(dir, spot.name.as_slice(), mode, AtFlags::empty()) {
         faults.push((Operation::SetMode, Some(errno)));
@@ -67,6 +76,10 @@ pub(super) fn link(spot: &Spot, root: &Spot, target: &[u8], size: u64, mtime: Ti
         return Err(Errno::NOENT);
     }
     let dir = &spot.folder.descriptor;
+    let there = statat(dir, spot.name.as_slice(), AtFlags::SYMLINK_NOFOLLOW);
+    if there.is_ok_and(|there| (there.st_dev, there.st_ino) == (found.st_dev, found.st_ino)) {
+        return Ok(());
+    }
     make(spot, |name| linkat(&parent, *last, dir, name, AtFlags::empty()))
 }
 

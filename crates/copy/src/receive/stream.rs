@@ -7,7 +7,7 @@ use rustix::io::Errno;
 use super::{
     ReceiveError, Receiver,
     consult::{self, Basis, Consulted, Kept, Question},
-    draft::{Draft, Fault, Spot},
+    draft::{Draft, Fault, Spot, Wanted, clear_left},
     protocol,
 };
 use crate::send::{RESUME_MIN, ZEROS, read_at};
@@ -93,7 +93,8 @@ impl Receiver {
         };
         let draft = match draft {
             Ok(mut draft) => {
-                draft.stays = self.receiving.resume && size >= RESUME_MIN;
+                let stays = self.receiving.resume && size >= RESUME_MIN;
+                draft.stays = stays.then(|| Wanted::now(size));
                 self.meter.add(0, start);
                 Some(draft)
             }
@@ -241,6 +242,9 @@ impl Receiver {
 
     fn kept_as_is(&mut self, spot: &Spot, meta: &Meta, size: u64) -> Result<(), ReceiveError> {
         self.received.unchanged += 1;
+        if size >= RESUME_MIN {
+            clear_left(spot);
+        }
         self.meter.add(1, size);
         let faults = consult::keep(spot, meta, self.taken, self.single());
         self.faults(faults, &spot.path)

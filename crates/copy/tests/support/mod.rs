@@ -185,6 +185,20 @@ fn see(root: &Path, path: &Path, found: &mut BTreeMap<Vec<u8>, Seen>) {
     found.insert(name, Seen { mode: meta.mode(), mtime, content });
 }
 
+/// Complains about the first files that are not the same. Times of directories count if `strict`.
+pub(crate) fn assert_same(copy: &Path, source: &Path, strict: bool) {
+    let [mut copy, mut source] = [seen(copy), seen(source)];
+    let names: Vec<_> = copy.keys().chain(source.keys()).cloned().collect();
+    for name in names {
+        for tree in [&mut copy, &mut source] {
+            if let Some(file) = tree.get_mut(&name).filter(|file| !strict && file.content == Content::Directory) {
+                file.mtime = None;
+            }
+        }
+        assert_eq!(copy.get(&name), source.get(&name), "{:?}", String::from_utf8_lossy(&name));
+    }
+}
+
 /// Names of drafts anywhere beneath.
 pub(crate) fn drafts(root: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
