@@ -173,6 +173,9 @@ pub enum Item {
         /// Where it is.
         #[n(1)]
         seat: Seat,
+        /// Type and permission bits, for the time up to its end.
+        #[n(2)]
+        mode: u32,
     },
     /// Nothing follows in a directory.
     #[n(2)]

@@ -179,7 +179,7 @@ impl Receiver {
     fn item(&mut self, item: Item) -> Result<(), ReceiveError> {
         match item {
             Item::Root { path, name, size } => self.begin(path, name, size),
-            Item::Directory { id, seat } => self.directory(id, &seat),
+            Item::Directory { id, seat, mode } => self.directory(id, &seat, mode),
             Item::DirectoryEnd { id, meta } => self.directory_end(id, &meta),
             Item::File { seat, meta, size, hash } => self.file(&seat, &meta, size as usize, &hash),
             Item::Begin { file, seat, ask, start, size } => self.begin_file(file, &seat, ask, start, size),

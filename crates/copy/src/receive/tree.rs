@@ -20,14 +20,14 @@ use super::{
 use crate::beneath::open_directory;
 
 impl Receiver {
-    pub(super) fn directory(&mut self, id: u32, seat: &Seat) -> Result<(), ReceiveError> {
+    pub(super) fn directory(&mut self, id: u32, seat: &Seat, mode: u32) -> Result<(), ReceiveError> {
         if seat.directory == 0 {
-            return self.root_directory(id, seat);
+            return self.root_directory(id, seat, mode);
         }
         let parent = seat.directory;
         let (opened, made) = match self.spot(seat)? {
             None => (None, false),
-            Some(spot) => self.make_directory(&spot)?,
+            Some(spot) => self.make_directory(&spot, mode)?,
         };
         if !self.directories.add(id, parent, seat.name.to_vec(), opened, made) {
             return protocol("too many directories, or one twice");
@@ -35,7 +35,7 @@ impl Receiver {
         Ok(())
     }
 
-    fn root_directory(&mut self, id: u32, seat: &Seat) -> Result<(), ReceiveError> {
+    fn root_directory(&mut self, id: u32, seat: &Seat, mode: u32) -> Result<(), ReceiveError> {
         let Some(place) = self.place.as_ref().filter(|_| self.received.tree && seat.name.is_empty()) else {
             return protocol("a root that was not begun");
         };
@@ -51,7 +51,7 @@ impl Receiver {
         let path: Rc<[u8]> = place.path.as_slice().into();
         let (opened, made) = match place.name.clone() {
             None => (Some(folder), false),
-            Some(name) => self.make_directory(&Spot { folder, name, path: path.clone() })?,
+            Some(name) => self.make_directory(&Spot { folder, name, path: path.clone() }, mode)?,
         };
         match &opened {
             Some(folder) => self.root = Some(Spot { folder: folder.clone(), name: Vec::new(), path }),
@@ -64,9 +64,11 @@ impl Receiver {
     }
 
     /// Makes a directory, or enters the one that is there.
-    fn make_directory(&mut self, spot: &Spot) -> Result<(Option<Rc<Folder>>, bool), ReceiveError> {
+    fn make_directory(&mut self, spot: &Spot, mode: u32) -> Result<(Option<Rc<Folder>>, bool), ReceiveError> {
         let dir = &spot.folder.descriptor;
-        let made = match mkdirat(dir, spot.name.as_slice(), Mode::RWXU) {
+        // Should its end never come, this is what it stays with. What gets another owner is closed to others until then.
+        let open = if self.taken.owner() { 0 } else { mode & 0o777 };
+        let made = match mkdirat(dir, spot.name.as_slice(), Mode::RWXU | Mode::from_raw_mode(open)) {
             Ok(()) => true,
             Err(Errno::EXIST) => false,
             Err(errno) => {

@@ -116,12 +116,13 @@ impl Sender {
         }
         let id = self.next_directory;
         self.next_directory += 1;
+        let mode = meta.mode;
         self.directories.insert(id, Begun { parent: place.directory, meta, pending: 0, walked: false });
         if let Some(parent) = self.directories.get_mut(&place.directory) {
             parent.pending += 1;
         }
         let seat = Seat { directory: place.directory, name: place.name.to_vec().into() };
-        self.out.push(Item::Directory { id, seat })?;
+        self.out.push(Item::Directory { id, seat, mode })?;
         let entries = match list(&descriptor) {
             Ok(entries) => entries,
             Err((entries, errno)) => {
