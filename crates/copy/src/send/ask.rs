@@ -13,7 +13,7 @@ use std::{
 
 use blake3::Hasher;
 use bytes::{Bytes, BytesMut};
-use remotely_proto::file::{ASKS_MAX, BLOCK_ENTRY, BLOCKS_MAX, Hash, Item, Meta, Operation, Way};
+use remotely_proto::file::{ASKS_MAX, BLOCK_ENTRY, BLOCK_SIZES, BLOCKS_MAX, Hash, Item, Meta, Operation, Way};
 use rustix::{
     fs::{FileType, Statx},
     io::Errno,
@@ -246,7 +246,7 @@ impl Sender {
                         return Ok(Some(now));
                     }
                 }
-                Way::Blocks { size } if u64::from(size) <= now.stx_size => {
+                Way::Blocks { size } if BLOCK_SIZES.contains(&size) && u64::from(size) <= now.stx_size => {
                     let blocks = Some(Blocks::new(size, signature));
                     asked = Some(Asked { ask: number, start: 0, hasher: Hasher::new(), blocks });
                 }

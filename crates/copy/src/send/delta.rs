@@ -39,7 +39,7 @@ impl Blocks {
     pub(super) fn new(size: u32, mut signature: &[u8]) -> Self {
         let count = signature.len() / BLOCK_ENTRY;
         let mut blocks = Self {
-            size: size.max(1) as usize,
+            size: size as usize,
             filter: vec![0; FILTER_BITS as usize / 64],
             weak: HashSet::with_capacity(count),
             first: HashMap::with_capacity(count),
