@@ -5,16 +5,25 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Which crates of ours each crate may use, besides for its tests. A crate that is not named here is refused.
-const ARROWS: [(&str, &[&str]); 8] = [
+const ARROWS: [(&str, &[&str]); 9] = [
     ("proto", &[]),
     ("macros", &[]),
     ("session", &["remotely-proto"]),
     ("fs", &["remotely-proto", "remotely-session"]),
     ("call", &["remotely-proto", "remotely-session"]),
-    ("agent", &["remotely-proto", "remotely-session", "remotely-fs", "remotely-call"]),
+    ("copy", &["remotely-proto", "remotely-session"]),
+    ("agent", &["remotely-proto", "remotely-session", "remotely-fs", "remotely-call", "remotely-copy"]),
     (
         "remotely",
-        &["remotely-proto", "remotely-session", "remotely-fs", "remotely-call", "remotely-agent", "remotely-macros"],
+        &[
+            "remotely-proto",
+            "remotely-session",
+            "remotely-fs",
+            "remotely-call",
+            "remotely-copy",
+            "remotely-agent",
+            "remotely-macros",
+        ],
     ),
     ("probe", &[]),
 ];

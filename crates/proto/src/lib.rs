@@ -5,6 +5,7 @@
 
 pub mod call;
 pub mod exec;
+pub mod file;
 pub mod frame;
 pub mod fs;
 pub mod handshake;

@@ -64,6 +64,11 @@ impl MessageDecoder {
         self.buffer.is_empty()
     }
 
+    /// Takes out what came and is no message yet: the stream goes on in another way.
+    pub fn rest(&mut self) -> Bytes {
+        self.buffer.split().freeze()
+    }
+
     /// The next message, if all of it is there. The head is decoded; the payload is shared, not copied.
     #[expect(clippy::should_implement_trait, reason = "each message may have a head of another type")]
     pub fn next<H>(&mut self) -> Result<Option<(H, Bytes)>, MessageError>

@@ -14,6 +14,8 @@ impl Service {
     pub const FS: Service = Service(3);
     /// Functions of the program, called on the host; see [`crate::call`].
     pub const CALL: Service = Service(4);
+    /// Files and trees copied from one side to the other; see [`crate::file`].
+    pub const FILE: Service = Service(5);
 }
 
 /// How the mux schedules the data of a stream.

@@ -118,7 +118,7 @@ impl LinkBuilder {
         Self { handle: Some(Handle::new(shared)), flown: false, role: settings.role }
     }
 
-    /// Opens a stream. What its credit allows (256 KiB, or 2 MiB with [`Service::FS`]) can be sent on it at
+    /// Opens a stream. What its credit allows (256 KiB, or 2 MiB with [`Service::FS`] and [`Service::FILE`]) can be sent on it at
     /// once, and up to [`Settings::initial_window`] on all streams together travel in the first flight; more waits until the
     /// other side has answered. See [`Link::open`].
     pub fn open(&mut self, service: Service, class: Class, body: Bytes) -> Stream {

@@ -20,6 +20,8 @@ use crate::{sys, watchdog};
 
 /// How long a link that is closed may take to say goodbye.
 const GOODBYE_WITHIN: Duration = Duration::from_secs(2);
+/// How long transfers that the end has cut may take to remove what they leave half done.
+const TIDY_WITHIN: Duration = Duration::from_secs(2);
 
 /// Runs the agent of a tunnel over stdin and stdout until the link ends. To be called first thing in a process, while it has
 /// one thread: the process becomes the keeper of the agent, which it forks.
@@ -52,19 +54,23 @@ async fn serve(pipe: Pipe, printed: keeper::Printed) -> io::Result<End> {
             dispatch(&runner, &doors, offer);
         }
     });
-    tokio::select! {
-        end = link.ended() => Ok(end),
+    let end = tokio::select! {
+        end = link.ended() => end,
         () = told_to_end() => {
             link.close();
             let _ = tokio::time::timeout(GOODBYE_WITHIN, link.ended()).await;
-            Ok(End::Closed)
+            End::Closed
         }
-    }
+    };
+    let _ = tokio::time::timeout(TIDY_WITHIN, remotely_copy::idle()).await;
+    Ok(end)
 }
 
 fn dispatch(runner: &Arc<Runner>, doors: &Arc<Doors>, offer: Offer) {
-    if offer.service != Service::CALL {
-        return offer.refuse(reset::REFUSED);
+    match offer.service {
+        Service::CALL => {}
+        Service::FILE => return drop(tokio::spawn(remotely_copy::serve(offer))),
+        _ => return offer.refuse(reset::REFUSED),
     }
     match minicbor::decode(&offer.body) {
         Ok(Open::Calls { path, depth_limit }) => {

@@ -49,7 +49,7 @@ use crate::{
 pub const STREAMS_MAX: usize = 4096;
 /// Bytes that may be sent on a stream before any credit has come.
 pub const WINDOW_INITIAL: u64 = 256 << 10;
-/// The same for a stream of [`Service::FS`] that the client opens: as much as ssh lets through before it is answered, so that
+/// The same for a stream of [`Service::FS`] or [`Service::FILE`] that the client opens: as much as ssh lets through before it is answered, so that
 /// a first flight can fill it. No stream that the agent opens is so wide: it is not for a host to claim.
 pub const WINDOW_INITIAL_FS: u64 = 2 << 20;
 /// Most bytes that a sender may be ahead of the application that takes them.
@@ -156,7 +156,7 @@ pub struct Stats {
 /// Bytes that may be sent, in each direction, before any credit has come, on a stream that `opener` opens.
 fn window_initial(service: Service, opener: Role) -> u64 {
     match (service, opener) {
-        (Service::FS, Role::Client) => WINDOW_INITIAL_FS,
+        (Service::FS | Service::FILE, Role::Client) => WINDOW_INITIAL_FS,
         _ => WINDOW_INITIAL,
     }
 }

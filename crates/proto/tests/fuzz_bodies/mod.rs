@@ -6,7 +6,7 @@ use std::{collections::VecDeque, fmt::Debug, task::Poll, time::Duration};
 use bytes::{Buf, Bytes};
 use minicbor::{Decode, Encode};
 use remotely_proto::{
-    exec,
+    exec, file,
     frame::{FrameDecoder, HEADER, Header, Kind},
     fs,
     handshake::{Hello, Role, VERSIONS},
@@ -19,7 +19,7 @@ use remotely_proto::{
 pub(crate) type Target = fn(&[u8]);
 
 /// All of them, by the name of their binary and of their corpus.
-pub(crate) const TARGETS: [(&str, Target); 12] = [
+pub(crate) const TARGETS: [(&str, Target); 15] = [
     ("frame", frame),
     ("mux_bytes", mux_bytes),
     ("mux_frames", mux_frames),
@@ -32,6 +32,9 @@ pub(crate) const TARGETS: [(&str, Target); 12] = [
     ("exec_control", cbor::<exec::Control>),
     ("exec_report", cbor::<exec::Report>),
     ("exec_fd_open", cbor::<exec::FdOpen>),
+    ("file_request", cbor::<file::Request>),
+    ("file_items", cbor::<Vec<file::Item>>),
+    ("file_answer", cbor::<file::Answer>),
 ];
 
 /// Runs the target of this name.
