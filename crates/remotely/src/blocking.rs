@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use remotely_call::Remote;
+use remotely_copy::Report;
 
 use crate::runtime::shared;
 use crate::target::{Target, TargetError};
@@ -49,6 +50,11 @@ impl Tunnel {
     pub fn call_within<F: Remote>(&self, limit: Duration, function: F, arguments: F::Args) -> Result<F::Output, Error> {
         // The timer has to be made inside of the runtime.
         shared().block_on(async { self.0.call(function, arguments).timeout(limit).await })
+    }
+
+    /// Waits for a transfer of files: `tunnel.transfer(|tunnel| tunnel.put("a", "/b"))`.
+    pub fn transfer(&self, what: impl FnOnce(&tunnel::Tunnel) -> tunnel::Transfer) -> Result<Report, Error> {
+        shared().block_on(what(&self.0).into_future())
     }
 
     /// See [`tunnel::Tunnel::close`].

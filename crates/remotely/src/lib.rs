@@ -35,6 +35,8 @@ pub mod blocking;
 pub mod bootstrap;
 #[cfg(feature = "cli")]
 pub mod cli;
+pub mod exec;
+pub mod facts;
 pub mod group;
 pub mod nodes;
 pub mod options;
@@ -48,6 +50,11 @@ pub mod stderr;
 pub mod target;
 pub mod transport;
 pub mod tunnel;
+
+/// Options and reports of transfers, and what can go wrong with them.
+pub mod copy {
+    pub use remotely_copy::*;
+}
 
 pub use remotely_call::{ChannelError, Receiver, Remote, Sender, channel, here};
 pub use remotely_macros::{main, remote};

@@ -7,10 +7,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use remotely_call::Remote;
+use remotely_copy::Report;
 use tokio::sync::{oneshot, watch};
 
 use crate::group::{Group, GroupResult};
-use crate::tunnel::ErrorKind;
+use crate::tunnel::{ErrorKind, Transfer};
 use crate::{Error, Tunnel};
 
 /// Work for many hosts: what is put in for one host is done in that order, one after the other; hosts go on beside each other.
@@ -64,6 +65,11 @@ impl Queue {
         arguments: F::Args,
     ) -> Queued<Result<F::Output, Error>> {
         self.put(tunnel, tunnel.call(function, arguments))
+    }
+
+    /// Puts in a transfer of files to a host, or from it.
+    pub fn transfer(&self, tunnel: &Tunnel, transfer: Transfer) -> Queued<Result<Report, Error>> {
+        self.put(tunnel, transfer.into_future())
     }
 
     /// Puts in a call for each host of a group, each in its host's own order.

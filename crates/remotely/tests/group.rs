@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use remotely::copy::Options;
 use remotely::tunnel::ErrorKind;
 use remotely::{Group, Queue, Tunnel, here, remote};
 
@@ -123,7 +124,7 @@ fn groups_and_tunnels_are_sets() {
     assert_eq!(hosts(&(&left ^ &right)), ["a", "b", "d"]);
     assert_eq!(hosts(&(&left - &one)), ["a", "c"]);
     assert_eq!(hosts(&(&one | &right)), ["b", "c", "d"]);
-    assert_eq!(&left - &right | "x".pipe(local), group(&["x", "b", "a"]), "in whatever order");
+    assert_eq!((&left - &right) | "x".pipe(local), group(&["x", "b", "a"]), "in whatever order");
 }
 
 trait Pipe: Sized {
@@ -183,4 +184,22 @@ fn without_async() {
     let group = remotely::blocking::Group::from(group(&["a", "b"]));
     assert_eq!(group.call(get_host, ()).successful().count(), 2);
     group.close();
+}
+
+#[tokio::test]
+async fn files_go_to_each_host_and_come_back_under_names_of_their_own() {
+    let (group, dir) = (group(&["a", "b"]), tempfile::tempdir().unwrap());
+    let at = |name: &str| dir.path().join(name);
+    std::fs::create_dir_all(at("tree/sub")).unwrap();
+    std::fs::write(at("tree/sub/file"), "x").unwrap();
+    let options = Options { parents: true, ..Options::default() };
+    let put = group.put(at("tree"), at("there/{host}"), &options).await;
+    assert_eq!(put.successful().map(|(_, report)| report.files).collect::<Vec<_>>(), [1, 1], "{put:?}");
+    assert_eq!(std::fs::read_to_string(at("there/b/sub/file")).unwrap(), "x");
+    let fetched = group.fetch(at("there/{host}/sub/file"), at("x-{host}"), &options).unwrap().await;
+    assert_eq!(fetched.raise_failures().unwrap()["a"].local, at("x-a"));
+    let same = group.fetch("file", at("x"), &options).unwrap_err();
+    assert_eq!((same.first.as_str(), same.second.as_str()), ("a", "b"));
+    let failed = group.fetch("/no/such", at("y-{host}"), &options).unwrap().await.raise_failures().unwrap_err();
+    assert!(failed.to_string().contains("a: cannot open \"/no/such\" (there)"), "{failed}");
 }

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use remotely::tunnel::{ErrorKind, Line};
-use remotely::{Receiver, Sender, Tunnel, channel, here, remote};
+use remotely::{Receiver, Sender, Tunnel, channel, exec, here, remote};
 use serde::{Deserialize, Serialize};
 
 #[remote]
@@ -292,6 +292,67 @@ async fn what_functions_start_ends_with_the_link() {
             end(pid);
         }
     }
+}
+
+#[tokio::test]
+async fn commands_of_the_host_run_with_their_streams() {
+    let tunnel = quiet();
+    let script = "cat; echo \"$1|$X\"; echo oops >&2; exit 7";
+    let command = exec::Command::shell(script).arg("-").arg("a b").env("X", "y").current_dir("/");
+    let (feeding, input) = channel();
+    let mut running = tunnel.start(command.clone(), Some(input));
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let talk = async {
+        feeding.send("fed ".into()).await.unwrap();
+        drop(feeding);
+    };
+    let listen = async {
+        while let Some(chunk) = running.next().await {
+            match chunk {
+                exec::Chunk::Output(bytes) => out.extend(bytes),
+                exec::Chunk::Error(bytes) => err.extend(bytes),
+            }
+        }
+    };
+    tokio::join!(talk, listen);
+    assert_eq!((out.as_slice(), err.as_slice()), (&b"fed a b|y\n"[..], &b"oops\n"[..]));
+    assert_eq!(running.status().await.unwrap().code(), Some(7));
+
+    let output = tunnel.output(command).await.unwrap();
+    assert_eq!(
+        (&output.stdout[..], &output.stderr[..], output.status.code()),
+        (&b"a b|y\n"[..], &b"oops\n"[..], Some(7))
+    );
+    let killed = tunnel.output(exec::Command::shell("kill -9 $$")).await.unwrap();
+    assert_eq!((killed.status.signal(), killed.status.shell_code()), (Some(9), 137));
+    let error = tunnel.output(exec::Command::new("/no/such")).await.unwrap_err();
+    assert_eq!(error.to_string(), "localhost: /no/such: command not found");
+    assert_eq!(error.downcast(), Some(exec::StartError::NotFound("/no/such".into())));
+    let large = tunnel.output(exec::Command::shell("head -c 20000000 /dev/zero")).await.unwrap();
+    assert_eq!(large.stdout.len(), 20_000_000);
+}
+
+#[tokio::test]
+async fn a_command_that_nobody_wants_is_ended() {
+    let tunnel = quiet();
+    tunnel.connect().await.unwrap();
+    let mark = format!("unwanted-{}", std::process::id());
+    let running = tunnel.start(exec::Command::shell(format!("sleep 1000; : {mark}")), None);
+    let wait = async { running.status().await };
+    assert!(tokio::time::timeout(Duration::from_millis(500), wait).await.is_err());
+    eventually("it has been ended", || processes(&mark).is_empty()).await;
+    assert!(tunnel.is_connected());
+    let yes = tunnel.start(exec::Command::new("yes"), None);
+    let mut yes = yes;
+    assert!(yes.next().await.is_some());
+    drop(yes);
+    eventually("so has the other", || {
+        processes("yes\0").iter().all(|pid| {
+            let parent = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            !parent.contains("(yes)")
+        })
+    })
+    .await;
 }
 
 #[test]

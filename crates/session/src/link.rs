@@ -201,6 +201,11 @@ impl Link {
         }
     }
 
+    /// Whether the link is over.
+    pub fn is_over(&self) -> bool {
+        self.handle.shared().with(|state, _| state.mux.end().is_some())
+    }
+
     /// Waits for the end of the link, and says why. Cancel safe.
     pub async fn ended(&self) -> End {
         let mut progress = self.handle.shared().progress.subscribe();

@@ -2,12 +2,19 @@
 //! into [`options`](crate::options) and leaves the work to other modules.
 
 mod completions;
+mod copy;
 mod doctor;
+mod exec;
+mod facts;
 mod feign;
+mod fleet;
+mod gather;
 mod hosts;
 mod log;
 mod man;
 mod run;
+mod screen;
+mod spool;
 mod way;
 mod words;
 
@@ -32,7 +39,10 @@ use crate::report::{self, Failure, exit_code};
     override_usage = "remotely [OPTIONS] TARGET [OPTIONS] -- COMMAND [ARGS]...\n       \
                       remotely feign TARGET [OPTIONS]\n       \
                       remotely doctor TARGET [OPTIONS]\n       \
-                      remotely hosts EXPR... [OPTIONS]",
+                      remotely exec [OPTIONS] TARGETS -- COMMAND [ARGS]...\n       \
+                      remotely put|fetch [OPTIONS] TARGETS SOURCE DESTINATION\n       \
+                      remotely facts [OPTIONS] TARGETS\n       \
+                      remotely hosts [OPTIONS] EXPR...",
     after_help = AFTER
 )]
 struct Cli {
@@ -66,6 +76,10 @@ Examples:
 enum Command {
     Feign(feign::Args),
     Doctor(doctor::Args),
+    Exec(Box<exec::Args>),
+    Put(Box<copy::PutArgs>),
+    Fetch(Box<copy::FetchArgs>),
+    Facts(Box<facts::Args>),
     Hosts(hosts::Args),
     Completions(completions::Args),
     Man(man::Args),
@@ -86,6 +100,10 @@ pub fn main() -> ExitCode {
     match parsed {
         Ok(Cli { command: Some(Command::Feign(args)), .. }) => feign::main(args),
         Ok(Cli { command: Some(Command::Doctor(args)), .. }) => doctor::main(args),
+        Ok(Cli { command: Some(Command::Exec(args)), .. }) => exec::main(*args),
+        Ok(Cli { command: Some(Command::Put(args)), .. }) => copy::put(*args),
+        Ok(Cli { command: Some(Command::Fetch(args)), .. }) => copy::fetch(*args),
+        Ok(Cli { command: Some(Command::Facts(args)), .. }) => facts::main(*args),
         Ok(Cli { command: Some(Command::Hosts(args)), .. }) => hosts::main(args),
         Ok(Cli { command: Some(Command::Completions(args)), .. }) => completions::main(args),
         Ok(Cli { command: Some(Command::Man(args)), .. }) => man::main(args),

@@ -34,13 +34,13 @@ impl Way {
 
 /// The text of `--ssh-opts` as words: a type of its own, because clap takes a `Vec` for an option given several times.
 #[derive(Debug, Clone, Default)]
-struct Words(Vec<OsString>);
+pub(super) struct Words(pub(super) Vec<OsString>);
 
-fn words(text: OsString) -> Result<Words, shell::SplitError> {
+pub(super) fn words(text: OsString) -> Result<Words, shell::SplitError> {
     shell::split(&text).map(Words)
 }
 
-fn seconds(text: &str) -> Result<Duration, String> {
+pub(super) fn seconds(text: &str) -> Result<Duration, String> {
     let seconds = text.parse::<f64>().ok().filter(|seconds| *seconds > 0.0);
     let time = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
     time.ok_or_else(|| "a number of seconds above 0 is wanted".into())

@@ -72,6 +72,9 @@ pub(super) fn normalize(command: &clap::Command, words: Vec<OsString>) -> Result
     Ok(out)
 }
 
+/// The commands, and the run without a name, whose options may be written without dashes. Words of the others are hosts and files.
+const DASHLESS: [&str; 3] = ["", "feign", "doctor"];
+
 /// The options of every command, and whether a value belongs to them.
 struct Options {
     /// By command, the one without a name first.
@@ -101,7 +104,8 @@ impl Options {
     /// that was named so far: what is an option of another may well be a host.
     fn long(&self, word: &OsStr, name: &[u8], subcommand: Option<&str>) -> Option<bool> {
         let own = subcommand.unwrap_or_default();
-        let mut tables = self.long.iter().filter(|(command, _)| is_option(word) || command == own);
+        let bare = DASHLESS.contains(&own);
+        let mut tables = self.long.iter().filter(|(command, _)| is_option(word) || (bare && command == own));
         tables.find_map(|(_, names)| names.get(name).copied())
     }
 

@@ -2,6 +2,7 @@
 //! answers come as they come.
 
 mod results;
+mod transfer;
 mod windows;
 
 use std::collections::HashSet;
@@ -13,8 +14,11 @@ use remotely_call::Remote;
 use tokio::task::JoinSet;
 
 pub use self::results::{Failures, GroupResult, Results};
+pub use self::transfer::SamePlace;
 use self::windows::Windows;
+use crate::nodes::{NodeError, NodeSet, SourceError, Sources};
 use crate::target::TargetError;
+use crate::tunnel::{Line, OnLine};
 use crate::{Error, Tunnel};
 
 /// Several tunnels addressed as one, in order, each host once. Clones share links and windows.
@@ -40,6 +44,14 @@ impl Group {
     pub fn to<T: AsRef<str>>(targets: impl IntoIterator<Item = T>) -> Result<Self, TargetError> {
         let tunnels: Result<Vec<_>, _> = targets.into_iter().map(|target| Tunnel::to(target.as_ref())).collect();
         Ok(Self::of(tunnels?))
+    }
+
+    /// Of the hosts that an expression stands for: node sets (`web[1-200]`, `web{1..200}`), `@groups` of the user's inventories,
+    /// `slurm:JOBID`, `kubectl:-l app=web`; see [`nodes`](crate::nodes).
+    pub async fn named(expression: &str) -> Result<Self, GroupError> {
+        let sources = Sources::of_user(&[]).map_err(GroupError::Sources)?;
+        let nodes = NodeSet::resolve(expression, &sources).await;
+        Ok(nodes.map_err(|source| GroupError::Nodes { text: expression.to_owned(), source })?.into())
     }
 
     /// With so many hosts being connected to at once: 64 if not set, and of those behind the same jump host 8 (an sshd
@@ -69,6 +81,20 @@ impl Group {
     pub fn call_timeout(mut self, limit: Duration) -> Self {
         self.timeout = Some(limit);
         self
+    }
+
+    /// With another place for what is printed on the hosts, see [`Tunnel::on_line`].
+    #[must_use]
+    pub fn on_line(mut self, take: impl Fn(&Line) + Send + Sync + 'static) -> Self {
+        let take: OnLine = std::sync::Arc::new(take);
+        self.tunnels = self.tunnels.iter().map(|tunnel| tunnel.with_on_line(take.clone())).collect();
+        self
+    }
+
+    /// How long a call may take, if that is limited.
+    #[cfg(feature = "cli")]
+    pub(crate) fn timeout(&self) -> Option<Duration> {
+        self.timeout
     }
 
     /// Its tunnels, in order.
@@ -145,7 +171,8 @@ impl Group {
     /// Closes all links, in order.
     pub async fn close(&self) {
         let mut closing = JoinSet::new();
-        for tunnel in self.tunnels.iter().cloned() {
+        for tunnel in &self.tunnels {
+            let tunnel = tunnel.clone();
             closing.spawn(async move { tunnel.close().await });
         }
         closing.join_all().await;
@@ -220,6 +247,13 @@ impl From<Tunnel> for Group {
     }
 }
 
+impl From<NodeSet> for Group {
+    /// A tunnel to each node, under its name.
+    fn from(nodes: NodeSet) -> Self {
+        Self::of(nodes.iter().map(|node| Tunnel::new(node.target()).named(node.name())))
+    }
+}
+
 impl From<&Self> for Group {
     fn from(group: &Self) -> Self {
         group.clone()
@@ -236,6 +270,22 @@ impl FromIterator<Tunnel> for Group {
     fn from_iter<I: IntoIterator<Item = Tunnel>>(tunnels: I) -> Self {
         Self::of(tunnels)
     }
+}
+
+/// Which hosts an expression stands for could not be found out.
+#[derive(Debug, thiserror::Error)]
+pub enum GroupError {
+    /// An inventory of the user cannot be read.
+    #[error("could not read the inventories")]
+    Sources(#[source] SourceError),
+    /// The expression is wrong, or stands for nothing that there is.
+    #[error("{text:?}")]
+    Nodes {
+        /// The expression.
+        text: String,
+        /// What is wrong with it.
+        source: NodeError,
+    },
 }
 
 macro_rules! operators {

@@ -68,7 +68,7 @@ impl Windows {
 
     /// Does something with a host, which connects if there is no link: as the windows allow, within the time for it, and again
     /// where an sshd was overrun. `timeout` is for what is done once there is a link.
-    pub(super) async fn reach<T, F>(
+    pub(crate) async fn reach<T, F>(
         &self,
         tunnel: &Tunnel,
         timeout: Option<Duration>,

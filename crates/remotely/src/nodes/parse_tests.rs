@@ -122,7 +122,10 @@ fn errors_point_at_the_place() {
         ("@", "column 2, behind \"@\": expected the name of a group, found the end"),
         ("@x:", "column 4, behind \"@x:\": expected the name of a group, found the end"),
         ("slurm:x", "column 1: expected the number of a job: slurm:1234, found 's'"),
-        ("kubectl:-l", "column 11, behind \"kubectl:-l\": expected a value for the last option, found the end"),
+        (
+            "kubectl:-l",
+            "column 11, behind \"kubectl:-l\": expected a value for the last option (in a shell all of it stands in quotes), found the end",
+        ),
     ];
     for (text, message) in table {
         let error = parse(text).expect_err(text);

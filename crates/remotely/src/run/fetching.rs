@@ -169,8 +169,8 @@ mod tests {
 
     #[test]
     fn a_burst_and_a_trickle_are_not_shown() {
-        assert_eq!(shown(|ms| (if ms > 1000 { MIB } else { 0 }, false), 10_000), []);
-        assert_eq!(shown(|ms| (ms * 4, false), 10_000), []);
+        assert_eq!(shown(|ms| (if ms > 1000 { MIB } else { 0 }, false), 10_000), [0_u64; 0]);
+        assert_eq!(shown(|ms| (ms * 4, false), 10_000), [0_u64; 0]);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use remotely_call::{Failure, FailureKind, here};
+use remotely_copy::CopyError;
 use serde::de::DeserializeOwned;
 
 use crate::bootstrap::ConnectError;
@@ -64,6 +65,8 @@ pub enum ErrorKind {
     Panicked(Told),
     /// The function was cancelled there.
     Cancelled,
+    /// A transfer of files is not complete.
+    Copy(Arc<CopyError>),
 }
 
 /// An error or a panic of a function, as its host told it.
@@ -103,6 +106,7 @@ impl Error {
         let cause = match &kind {
             ErrorKind::Failed(told) | ErrorKind::Panicked(told) => Cause::of(&told.chain),
             ErrorKind::Connect(error) => Cause::of(&causes(&**error)),
+            ErrorKind::Copy(error) if !matches!(**error, CopyError::Failed(_)) => Cause::of(&causes(&**error)),
             _ => None,
         };
         let mut path = here::path();
@@ -192,6 +196,7 @@ impl fmt::Display for Error {
             ErrorKind::Failed(told) => write!(out, "{host}: {}", told.message),
             ErrorKind::Panicked(told) => write!(out, "{host}: the function panicked: {}", told.message),
             ErrorKind::Cancelled => write!(out, "{host}: the call was cancelled there"),
+            ErrorKind::Copy(error) => write!(out, "{host}: {error}"),
         }
     }
 }

@@ -3,6 +3,7 @@
 mod error;
 mod lines;
 mod session;
+mod transfer;
 
 use std::fmt;
 use std::pin::Pin;
@@ -15,6 +16,8 @@ use remotely_call::{CallError, Remote, here};
 pub use self::error::{Error, ErrorKind};
 pub use self::lines::{Line, OnLine};
 use self::session::Session;
+pub use self::transfer::Transfer;
+pub(crate) use self::transfer::What;
 use crate::options::{AgentKind, ConnectOptions};
 use crate::target::{Hop, Ssh, Target, TargetError};
 
@@ -111,7 +114,11 @@ impl Tunnel {
     /// What a function printed before it returned is handed over before its call returns.
     #[must_use]
     pub fn on_line(&self, take: impl Fn(&Line) + Send + Sync + 'static) -> Self {
-        self.changed(|settings| settings.on_line = Arc::new(take))
+        self.with_on_line(Arc::new(take))
+    }
+
+    pub(crate) fn with_on_line(&self, take: OnLine) -> Self {
+        self.changed(|settings| settings.on_line = take)
     }
 
     /// What this host is called, see [`named`](Self::named): the name given to ssh, `localhost`, or the whole target.

@@ -65,6 +65,16 @@ impl Session {
         matches!(*self.stage.borrow(), Stage::Up)
     }
 
+    /// The link; it may have no pipe yet.
+    pub(super) fn link(&self) -> &Link {
+        &self.link
+    }
+
+    /// Whether the link is being lost or closed, or is over.
+    pub(super) fn is_ending(&self) -> bool {
+        self.link.is_over() || self.is_over()
+    }
+
     pub(super) fn is_over(&self) -> bool {
         matches!(*self.stage.borrow(), Stage::Over(_))
     }

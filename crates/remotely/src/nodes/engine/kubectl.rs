@@ -40,7 +40,7 @@ impl Pods {
                 Some((option, value)) => (option.to_owned(), value.to_owned()),
                 None if VALUED.contains(&word.as_str()) => match words.next() {
                     Some(value) => (word, value),
-                    None => return Err("a value for the last option"),
+                    None => return Err("a value for the last option (in a shell all of it stands in quotes)"),
                 },
                 None => match word.split_at_checked(2) {
                     Some((option, value)) if !value.is_empty() => (option.to_owned(), value.to_owned()),

@@ -1,0 +1,118 @@
+//! The words of every command that goes to many hosts: which hosts, and how many at once.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::{OsStringValueParser, TypedValueParser};
+
+use super::way::{Words, seconds, words};
+use crate::group::Group;
+use crate::nodes::{NodeError, NodeSet, SourceError, Sources};
+use crate::target::{Hop, TargetError};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Fleet {
+    /// Which hosts: node sets such as web[1-200], targets, @groups; see docs/hosts.md.
+    #[arg(value_name = "TARGETS", required = true)]
+    pub(super) targets: String,
+    /// Leave these out. May be given several times.
+    #[arg(short = 'x', long, value_name = "TARGETS")]
+    exclude: Vec<String>,
+    /// Read groups and hosts from this file, too: TOML, ansible (INI, YAML), clustershell. May be given several times.
+    #[arg(long, value_name = "FILE")]
+    inventory: Vec<PathBuf>,
+    /// As this user of each host, by sudo: root, if none is named.
+    #[arg(long, value_name = "USER", num_args = 0..=1, default_missing_value = "root", require_equals = true)]
+    sudo: Option<String>,
+    /// So many hosts at once.
+    #[arg(short, long, value_name = "N", default_value_t = 64)]
+    fanout: usize,
+    /// Give up on a host that has not been connected to within this time.
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "30")]
+    connect_timeout: Duration,
+    /// Give up on a host that is not done within this time, connecting not included.
+    #[arg(short = 't', long, value_name = "SECONDS", value_parser = seconds)]
+    timeout: Option<Duration>,
+    /// Options for ssh, split into words as a shell splits them: --ssh-opts '-p 2222 -i key'.
+    #[arg(long, value_name = "STRING", allow_hyphen_values = true, value_parser = OsStringValueParser::new().try_map(words))]
+    ssh_opts: Option<Words>,
+    /// Say more about what is done; twice for more still. REMOTELY_LOG=debug has the same effect.
+    #[arg(short, long, action = clap::ArgAction::Count)]
+    pub(super) verbose: u8,
+}
+
+impl Fleet {
+    /// The group that is meant. What the way to a host says appears behind its name.
+    pub(super) async fn group(&self) -> Result<Group, FleetError> {
+        let sources = Sources::of_user(&self.inventory).map_err(FleetError::Sources)?;
+        let resolve = async |text: &str| {
+            let found = NodeSet::resolve(text, &sources).await;
+            found.map_err(|source| FleetError::Nodes { text: text.to_owned(), source })
+        };
+        let mut nodes = resolve(&self.targets).await?;
+        for text in &self.exclude {
+            nodes = nodes - resolve(text).await?;
+        }
+        if nodes.is_empty() {
+            return Err(FleetError::Nobody { text: self.targets.clone() });
+        }
+        let sudo = match &self.sudo {
+            None => None,
+            Some(user) if user == "root" => Some(Hop::Sudo { user: None }),
+            Some(user) => {
+                Some(format!("sudo:{user}").parse::<crate::Target>().map_err(FleetError::Sudo)?.hops()[0].clone())
+            }
+        };
+        let opts = self.ssh_opts.clone().unwrap_or_default().0;
+        let tunnels = Group::from(nodes).tunnels().to_vec().into_iter().map(|tunnel| {
+            let name = tunnel.host().to_owned();
+            let tunnel = tunnel.ssh_opts(opts.clone());
+            match &sudo {
+                Some(hop) => tunnel.then(hop.clone()).named(name),
+                None => tunnel,
+            }
+        });
+        let group = Group::of(tunnels)
+            .call_window(self.fanout)
+            .connect_window(self.fanout.min(64), 8)
+            .connect_timeout(self.connect_timeout);
+        Ok(match self.timeout {
+            Some(limit) => group.call_timeout(limit),
+            None => group,
+        })
+    }
+}
+
+/// Which hosts are meant could not be found out.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum FleetError {
+    #[error("could not read the inventories")]
+    Sources(#[source] SourceError),
+    #[error("{text:?}")]
+    Nodes { text: String, source: NodeError },
+    #[error("{text:?} stands for no host")]
+    Nobody { text: String },
+    #[error("--sudo")]
+    Sudo(#[source] TargetError),
+}
+
+/// Names, folded: `web[1-3,7]`.
+pub(super) fn folded<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+    let mut set = NodeSet::new();
+    let mut odd = Vec::new();
+    for name in names {
+        match crate::nodes::Node::new(name) {
+            Ok(node) => drop(set.insert(node)),
+            // The name of an inventory may be anything.
+            Err(_) => odd.push(name),
+        }
+    }
+    let mut text = set.fold();
+    for name in odd {
+        if !text.is_empty() {
+            text.push(',');
+        }
+        text.push_str(name);
+    }
+    text
+}
