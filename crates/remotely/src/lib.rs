@@ -38,6 +38,7 @@ pub mod cli;
 pub mod group;
 pub mod nodes;
 pub mod options;
+pub mod password;
 pub mod queue;
 #[cfg(feature = "run")]
 pub mod report;

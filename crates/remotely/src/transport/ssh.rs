@@ -3,6 +3,7 @@
 
 use std::ffi::OsString;
 
+use super::explain::Failure;
 use super::shell;
 use crate::target::Ssh;
 
@@ -28,3 +29,26 @@ pub(super) fn wrap(place: &Ssh, opts: &[OsString], inner: &[OsString]) -> Vec<Os
     argv.push(command);
     argv
 }
+
+pub(super) const FAILURES: &[Failure] = &[
+    Failure {
+        says: &["Permission denied (", "Too many authentication failures"],
+        what: "",
+        mend: "the host did not accept this user and key: the same ssh command must work by itself first; --ssh-opts passes options to it",
+    },
+    Failure {
+        says: &["Host key verification failed"],
+        what: "",
+        mend: "log in once with ssh to accept the host's key, or mend known_hosts",
+    },
+    Failure {
+        says: &["Could not resolve hostname"],
+        what: "",
+        mend: "is the name right? a host of ssh's configuration may be used too",
+    },
+    Failure {
+        says: &["Connection refused", "Connection timed out", "No route to host"],
+        what: "",
+        mend: "is the host up, and its sshd on that port? host:port names another port",
+    },
+];
