@@ -125,7 +125,9 @@ impl ConnectError {
     /// What the user can do, in one line.
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
-            Self::Start(StartError::NotFound { program }) => return transport::package(program),
+            Self::Start(StartError::NotFound { program }) => {
+                transport::package(program).unwrap_or_else(|| "is the name right, and its directory in PATH?".into())
+            }
             Self::Start(_) | Self::Executable { .. } | Self::Pipe { .. } | Self::Strange { .. } => return None,
             Self::Dynamic { .. } => format!(
                 "build it as RUSTFLAGS='-C target-feature=+crt-static' cargo build --target {}-unknown-linux-gnu, or put the same into .cargo/config.toml",

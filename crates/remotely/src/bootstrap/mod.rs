@@ -164,7 +164,8 @@ async fn attempt<F: Future<Output = ()>>(
             drop(conversation);
             let status = tokio::time::timeout(Duration::from_secs(5), process.ended()).await;
             let stderr = process.last_words().await;
-            let explained = transport::explain(&options.target, &stderr);
+            // Docker writes to standard output why it could not start anything.
+            let explained = transport::explain(&options.target, &format!("{stderr}\n{noise}"));
             if let (None, Some(error)) = (&explained, doors.refused()) {
                 return Err(error);
             }

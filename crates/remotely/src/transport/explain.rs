@@ -1,4 +1,4 @@
-//! Which hop of a way has failed, and what to do about it, by what its programs wrote to standard error. Used by
+//! Which hop of a way has failed, and what to do about it, by what its programs said. Used by
 //! [`bootstrap`](crate::bootstrap) for its messages; nothing else may depend on it.
 
 use std::ffi::OsStr;
@@ -8,7 +8,7 @@ use crate::target::{Hop, Target};
 
 /// A way for a hop to fail.
 pub(super) struct Failure {
-    /// Any of these in standard error means it.
+    /// Any of these in what was said means it.
     pub(super) says: &'static [&'static str],
     /// What it means. Empty: what the program wrote is clear.
     pub(super) what: &'static str,
@@ -27,7 +27,7 @@ pub struct Explanation {
     pub mend: String,
 }
 
-/// The first hop of `target` of whose failing `stderr` tells.
+/// The first hop of `target` of whose failing `stderr`, or what was printed instead of an answer, tells.
 pub fn explain(target: &Target, stderr: &str) -> Option<Explanation> {
     target.hops().iter().enumerate().find_map(|(n, hop)| {
         let own = |what: String, mend: &str| Some(Explanation { hop: hop.to_string(), what, mend: mend.to_owned() });

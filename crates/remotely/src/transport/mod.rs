@@ -119,4 +119,28 @@ mod tests {
             r"exec ssh -o RemoteCommand=none -T -e none -- inner 'exec sh -c '\''echo it'\'\\\'\''s'\'"
         );
     }
+
+    #[test]
+    fn a_colon_by_itself_is_no_word_of_srun() {
+        let argv = line("srun:7/n1+command:: a", &[]);
+        let at = argv.iter().position(|word| word == "--").unwrap();
+        assert_eq!(argv[at - 3..at], ["--overlap", "--jobid", "7"]);
+        assert_eq!(argv[at + 1..], ["sh", "-c", r"exec : a sh -c 'echo it'\''s'"]);
+    }
+
+    #[test]
+    fn the_service_manager_replaces_nothing() {
+        let argv = command_line(&"machine:box".parse().unwrap(), &[], "echo $HOME ${A-$$}");
+        assert_eq!(argv.last().unwrap(), "echo $$HOME $${A-$$$$}");
+    }
+
+    #[test]
+    fn only_hops_that_may_ask_have_a_shell_in_front() {
+        let target = "gw+sudo:web+docker:db+sudo".parse().unwrap();
+        let argv = |may_ask| shell::command(&asking_command_line(&target, &[], "true", may_ask)).into_string().unwrap();
+        assert!(!argv(0).contains("sudo -S"));
+        assert_eq!(argv(3).matches("sudo -S").count(), 1);
+        assert_eq!(argv(4).matches("sudo -S").count(), 2);
+        assert!(!argv(4).contains('\n') && !argv(4).contains('\x01'));
+    }
 }

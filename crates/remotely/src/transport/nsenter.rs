@@ -22,7 +22,7 @@ pub(super) fn network(name: &str, inner: Vec<OsString>) -> Vec<OsString> {
 
 pub(super) const FAILURES: &[Failure] = &[
     Failure {
-        says: &["nsenter: cannot open /proc/"],
+        says: &["nsenter: cannot open /proc/", "nsenter: stat of /proc/"],
         what: "there is no such process, or it is not this user's",
         mend: "is the number right? the process of another user needs root: sudo+nsenter:PID",
     },

@@ -43,6 +43,16 @@ pub fn quote_whole(word: &OsStr) -> OsString {
     OsString::from_vec(out)
 }
 
+/// A command for a shell of any kind, which becomes it: its words, quoted.
+pub fn command(words: &[OsString]) -> OsString {
+    let mut command = OsString::from("exec");
+    for word in words {
+        command.push(" ");
+        command.push(quote(word));
+    }
+    command
+}
+
 /// Splits as a POSIX shell splits words: blanks, single and double quotes, backslashes. Nothing is expanded.
 pub fn split(text: &OsStr) -> Result<Vec<OsString>, SplitError> {
     let mut words = Vec::new();

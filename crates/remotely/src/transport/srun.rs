@@ -3,11 +3,12 @@
 use std::ffi::OsString;
 
 use super::explain::Failure;
+use super::shell;
 
 pub(super) fn wrap(job: Option<&str>, node: &str, inner: Vec<OsString>) -> Vec<OsString> {
     let mut argv: Vec<OsString> = Vec::with_capacity(inner.len() + 16);
-    // -u: without it output is kept until there is a newline in it, which binary data may never have. The directory of
-    // here need not exist there.
+    // -u: without it output is kept until there is a newline in it, which binary data may never have. (Slurm makes standard
+    // output a terminal then, one that changes nothing.) The directory of here need not exist there.
     let fixed = ["srun", "-u", "--mpi=none", "-N", "1", "-n", "1", "--chdir=/", "--job-name=remotely", "-w", node];
     argv.extend(fixed.map(OsString::from));
     if let Some(job) = job {
@@ -15,7 +16,12 @@ pub(super) fn wrap(job: Option<&str>, node: &str, inner: Vec<OsString>) -> Vec<O
         argv.extend(["--overlap", "--jobid", job].map(OsString::from));
     }
     argv.push("--".into());
-    argv.extend(inner);
+    if inner.iter().any(|word| word == ":") {
+        // By itself it begins another part of a heterogeneous job, wherever it stands.
+        argv.extend(["sh".into(), "-c".into(), shell::command(&inner)]);
+    } else {
+        argv.extend(inner);
+    }
     argv
 }
 

@@ -21,12 +21,7 @@ pub(super) fn wrap(place: &Ssh, opts: &[OsString], inner: &[OsString]) -> Vec<Os
         None => place.host.clone().into(),
     });
     // One word for the login shell of the user there, whatever shell that is; `exec`, so that it costs no process.
-    let mut command = OsString::from("exec");
-    for word in inner {
-        command.push(" ");
-        command.push(shell::quote(word));
-    }
-    argv.push(command);
+    argv.push(shell::command(inner));
     argv
 }
 

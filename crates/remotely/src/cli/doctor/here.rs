@@ -11,7 +11,8 @@ pub(super) fn examine(options: &ConnectOptions) -> Vec<Finding> {
     let mut found = vec![kernel(&uname.release().to_string_lossy())];
     let first = options.target.hops().iter().find_map(transport::program);
     if let Some(name) = first {
-        let mend = transport::package(name.as_ref()).unwrap_or_else(|| "is the name right?".into());
+        let mend =
+            transport::package(name.as_ref()).unwrap_or_else(|| "is the name right, and its directory in PATH?".into());
         found.push(program(name, &mend));
     }
     found.push(watches());
