@@ -14,7 +14,7 @@ use testbed::{Client, Engine, HostOptions, Pair, Wire};
 fn ssh() {
     let pair = Pair::start();
     let failing: &[(&str, &[&str])] = &[
-        ("dev@no-such-host.invalid", &["no-such-host.invalid", "is the name right?"]),
+        ("dev@no-such-host.invalid", &["no-such-host.invalid", "is the name right,"]),
         ("dev@far+docker:db", &["docker:db: there is no docker at that place of the way", "docker.io"]),
         ("dev@far+kubectl:db", &["kubectl:db: there is no kubectl at that place of the way"]),
     ];
@@ -30,7 +30,7 @@ fn local_and_command() {
     Carrier { from: from(), target: "local:", lasts: true, terminal_output: false, failing: &[] }.conforms();
     let failing: &[(&str, &[&str])] = &[
         ("command:env PATH=/nowhere", &["there is no sh in that place"]),
-        ("command:no-such-program a", &["there is no no-such-program in PATH here", "is the name right?"]),
+        ("command:no-such-program a", &["there is no no-such-program in PATH here", "is the name right,"]),
     ];
     let target = "command:env 'A=b+c d' HOME=/nowhere XDG_CACHE_HOME=/nowhere nice";
     // Of its own, so that the first time there is no agent.

@@ -34,10 +34,11 @@ pub async fn output(options: &ConnectOptions, script: &str) -> Result<Vec<u8>, C
         Err(Failure::Ended) => return Ok(Vec::new()),
     }
     let (reader, writer, received) = conversation.into_pipe().map_err(ConnectError::pipe)?;
+    // Before its output is read: a shell in front of a hop may wait for it.
+    drop(writer);
     let mut output = received.to_vec();
     let mut receiver = pipe::Receiver::from_owned_fd(reader).map_err(ConnectError::pipe)?;
     receiver.read_to_end(&mut output).await.map_err(ConnectError::pipe)?;
-    drop(writer);
     process.close().await;
     Ok(output)
 }

@@ -2,6 +2,7 @@
 //! asking is given up. Used by [`super::Passwords`].
 
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -15,6 +16,9 @@ use crate::stderr::{self, in_foreground};
 
 /// The longest password, in bytes: what PAM takes.
 const LONGEST: usize = 511;
+
+/// How long this process may take to notice a signal that it sends itself.
+const SIGNAL_TAKES: Duration = Duration::from_secs(1);
 
 /// Whether there is somebody who could be asked.
 pub(super) fn is_at_hand() -> bool {
@@ -39,7 +43,7 @@ pub(super) async fn ask(question: &Question) -> Option<Password> {
         let again = if question.failed > 0 { "wrong; once more: " } else { "" };
         put(tty.get_ref(), format!("remotely: {again}{question}: ").as_bytes());
         let typed = read(&tty).await;
-        put(tty.get_ref(), b"\r\n");
+        put(tty.get_ref(), b"\n");
         drop(quiet);
         typed
     };
@@ -48,6 +52,8 @@ pub(super) async fn ask(question: &Question) -> Option<Password> {
         Typed::Nothing => None,
         Typed::Signal(signal) => {
             let _ = rustix::process::kill_process(rustix::process::getpid(), signal);
+            // Whoever waits for it drops this future; otherwise it was of no account.
+            tokio::time::sleep(SIGNAL_TAKES).await;
             None
         }
     }

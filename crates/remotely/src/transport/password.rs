@@ -40,10 +40,12 @@ pub(super) fn gate(exec: &str) -> String {
 }
 
 /// Asks up to three times on behalf of a program that reads one password from its input and asks for it in words of its
-/// own. An answer is two lines, so that at the end of a session, which is one of the pipe too, nobody is asked again.
+/// own, and ends with 1 if it was wrong. An answer is two lines, so that at the end of a session, which is one of the pipe too, nobody is asked again.
 pub(super) fn repeated(hop: usize, program: &str) -> String {
     let mark = mark(hop);
-    format!("{SKIP}; for i in 1 2 3; do printf {mark} >&2; read -r x || exit $s; {program} \"$@\"; s=$?; done; exit $s")
+    format!(
+        "{SKIP}; for i in 1 2 3; do printf {mark} >&2; read -r x || exit $s; {program} \"$@\"; s=$?; [ $s = 1 ] || exit $s; done; exit $s"
+    )
 }
 
 /// Finds marks in a stream, however it is cut.
