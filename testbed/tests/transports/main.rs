@@ -14,7 +14,7 @@ use testbed::{Client, Engine, HostOptions, Pair, Wire};
 fn ssh() {
     let pair = Pair::start();
     let failing: &[(&str, &[&str])] = &[
-        ("dev@no-such-host.invalid", &["no-such-host.invalid", "is the name right,"]),
+        ("dev@no-such-host.invalid", &["no-such-host.invalid", "is the name right?"]),
         ("dev@far+docker:db", &["docker:db: there is no docker at that place of the way", "docker.io"]),
         ("dev@far+kubectl:db", &["kubectl:db: there is no kubectl at that place of the way"]),
     ];

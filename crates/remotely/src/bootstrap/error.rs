@@ -18,7 +18,7 @@ pub enum ConnectError {
     #[error("could not start the way to the host")]
     Start(#[from] StartError),
     /// The transport's process ended before an agent answered. What it wrote to standard error has been shown.
-    #[error("no link to {target}: {} ended with {} before the agent answered{}{}", program.to_string_lossy(), ending(*status), reason(explained.as_ref()), printed(noise))]
+    #[error("no link to {target}: {} ended with {} before the agent answered{}{}", program.to_string_lossy(), ending(*status), reason(explained.as_deref()), printed(noise))]
     Ended {
         /// Where to.
         target: String,
@@ -31,7 +31,7 @@ pub enum ConnectError {
         /// The beginning of what came instead of an answer.
         noise: String,
         /// Which hop it was, if that is known, and what to do.
-        explained: Option<Explanation>,
+        explained: Option<Box<Explanation>>,
     },
     /// A hop wanted a password, and there is none.
     #[error("no link to {target}: {hop} wants a password, and none was given")]

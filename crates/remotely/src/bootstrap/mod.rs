@@ -175,7 +175,7 @@ async fn attempt<F: Future<Output = ()>>(
                 status: status.unwrap_or_default(),
                 stderr,
                 noise,
-                explained,
+                explained: explained.map(Box::new),
             })
         }
     }
