@@ -4,6 +4,7 @@
 pub mod cache;
 pub mod checks;
 pub mod client;
+pub mod engine;
 pub mod executable;
 pub mod host;
 pub mod image;
@@ -16,6 +17,7 @@ pub mod terminal;
 
 pub use checks::Checks;
 pub use client::Client;
+pub use engine::Engine;
 pub use host::{Fuse, Home, Host, HostOptions};
 pub use pair::Pair;
 pub use relay::{Relay, Wire};

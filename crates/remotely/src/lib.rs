@@ -40,6 +40,7 @@ pub mod facts;
 pub mod group;
 pub mod nodes;
 pub mod options;
+pub mod password;
 pub mod queue;
 #[cfg(feature = "run")]
 pub mod report;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::password::Passwords;
 use crate::target::{Hop, Target};
 
 #[cfg(feature = "run")]
@@ -30,6 +31,10 @@ pub struct ConnectOptions {
     pub agent: AgentKind,
     /// Where what the transport writes to its standard error goes.
     pub errors: Errors,
+    /// Who is asked where sudo or su wants a password.
+    pub passwords: Passwords,
+    /// The last hop is a sudo that the user has not asked for: it fails where it wants a password.
+    pub elevated: bool,
 }
 
 /// What the agent is to be.
@@ -87,11 +92,18 @@ impl ConnectOptions {
             executable: None,
             agent: AgentKind::Run,
             errors: Errors::Show,
+            passwords: Passwords::none(),
+            elevated: false,
         }
     }
 
     /// The same, with the agent started as root through `sudo -n` at the end of the way.
     pub fn elevated(&self) -> Self {
-        Self { target: self.target.clone().then(Hop::Sudo { user: None }), ..self.clone() }
+        Self { target: self.target.clone().then(Hop::Sudo { user: None }), elevated: true, ..self.clone() }
+    }
+
+    /// How many of the first hops may ask for a password.
+    pub(crate) fn may_ask(&self) -> usize {
+        if self.passwords.is_none() { 0 } else { self.target.hops().len() - usize::from(self.elevated) }
     }
 }

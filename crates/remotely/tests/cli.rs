@@ -15,7 +15,7 @@ fn what_is_refused_is_refused_with_a_reason_and_125() {
         (&["u@h"], "no command: remotely u@h -- COMMAND runs one"),
         (&["u@h", "--"], "no command: remotely u@h -- COMMAND runs one"),
         (&["u@h", "ls", "-l"], "hint: remotely u@h -- ls -l"),
-        (&["docker:web", "--", "ls"], "unknown transport \"docker\": known are ssh: local: sudo:"),
+        (&["pigeon:web", "--", "ls"], "unknown transport \"pigeon\": known are ssh: local: sudo:"),
         (&["h:99999", "--", "ls"], "the port \"99999\" is not a number from 1 to 65535"),
         (&["u@h", "--fs", "nfs", "--", "ls"], "--fs nfs is still to come"),
         (&["u@h", "nfs-afterwards=maybe", "--", "ls"], "[possible values: on, off, same]"),

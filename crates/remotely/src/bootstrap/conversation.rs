@@ -13,6 +13,10 @@ use tokio::net::unix::pipe;
 use super::executable::Executable;
 use super::progress::Progress;
 use super::{ConnectError, Flight};
+use crate::password::Password;
+use crate::target::Hop;
+use crate::transport::password::GO;
+use crate::transport::spawn::Process;
 
 /// How much a login shell may print before the bootstrap line speaks, in bytes.
 const NOISE: usize = 64 << 20;
@@ -35,9 +39,20 @@ pub(super) struct Conversation {
 #[derive(Debug, PartialEq, Eq)]
 enum Message {
     Ready,
-    Need { os: String, arch: String, gzip: bool, place: String },
-    Retry { why: String },
-    Fail { why: String },
+    /// A hop that could have wanted a password lets us through, and has thrown the first flight away.
+    Open,
+    Need {
+        os: String,
+        arch: String,
+        gzip: bool,
+        place: String,
+    },
+    Retry {
+        why: String,
+    },
+    Fail {
+        why: String,
+    },
 }
 
 /// How the host answers.
@@ -47,6 +62,12 @@ pub(super) enum Greeted {
         unsent: Bytes,
     },
     Needs(Need),
+    /// A hop asks for a password. Nothing of the first flight is left on the way.
+    Asked {
+        hop: usize,
+    },
+    /// A hop that could ask for a password lets us through. It is to be greeted again: what was sent is gone.
+    Opened,
 }
 
 /// What it took.
@@ -93,7 +114,11 @@ impl Conversation {
     }
 
     /// Sends the first flight as soon as it is there, and hears whether an agent has taken over, or what the host needs first.
-    pub(super) async fn greet<F: Future<Output = ()>>(&mut self, flight: &mut Flight<F>) -> Result<Greeted, Failure> {
+    pub(super) async fn greet<F: Future<Output = ()>>(
+        &mut self,
+        flight: &mut Flight<F>,
+        process: &mut Process,
+    ) -> Result<Greeted, Failure> {
         let Self { from_host, to_host, received, noise, noise_len } = self;
         let mut unsent = None;
         let message = {
@@ -105,7 +130,12 @@ impl Conversation {
                 biased;
                 message = &mut listen => message?,
                 sent = &mut send => {
-                    let message = listen.await?;
+                    // Who asks has read all of it before.
+                    let message = tokio::select! {
+                        biased;
+                        message = &mut listen => message?,
+                        hop = process.asked() => return Ok(Greeted::Asked { hop }),
+                    };
                     if sent.is_err() && message == Message::Ready {
                         return Err(Failure::Ended);
                     }
@@ -113,6 +143,9 @@ impl Conversation {
                 }
             }
         };
+        if message == Message::Open {
+            return Ok(Greeted::Opened);
+        }
         match self.understand(message)? {
             Some(need) => Ok(Greeted::Needs(need)),
             None => {
@@ -123,6 +156,41 @@ impl Conversation {
                 Ok(Greeted::Ready { unsent: unsent.copy_to_bytes(unsent.remaining()) })
             }
         }
+    }
+
+    /// Gives a password to the hop that asks for it, and hears whether it was right.
+    pub(super) async fn answer(
+        &mut self,
+        hop: &Hop,
+        password: &Password,
+        process: &mut Process,
+    ) -> Result<Greeted, Failure> {
+        let mut lines = Vec::with_capacity(password.bytes().len() + 2);
+        if matches!(hop, Hop::Su { .. }) {
+            // Between two attempts its shell waits for a line, so that it hears the end of the pipe.
+            lines.push(b'\n');
+        }
+        lines.extend_from_slice(password.bytes());
+        lines.push(b'\n');
+        let sent = self.send(&lines).await;
+        lines.fill(0);
+        std::hint::black_box(&lines);
+        sent?;
+        tokio::select! {
+            biased;
+            message = read_message(&mut self.from_host, &mut self.received, &mut self.noise, &mut self.noise_len) => {
+                match message? {
+                    Message::Open => Ok(Greeted::Opened),
+                    other => Err(ConnectError::Strange { what: format!("it answered a password by {other:?}") }.into()),
+                }
+            }
+            hop = process.asked() => Ok(Greeted::Asked { hop }),
+        }
+    }
+
+    /// Goes through a hop that has opened: what comes next is for whoever is behind it.
+    pub(super) async fn pass(&mut self) -> Result<(), Failure> {
+        self.send(format!("{GO}\n").as_bytes()).await
     }
 
     /// Sends the agent wherever the host asks for it, until it answers; then sends the first flight again, which the
@@ -188,7 +256,9 @@ impl Conversation {
                 Ok(Some(Need { gzip, place }))
             }
             Message::Fail { why } => Err(ConnectError::NoPlace { tried: why }.into()),
-            Message::Retry { .. } => Err(ConnectError::Strange { what: "it asked again for nothing".into() }.into()),
+            Message::Retry { .. } | Message::Open => {
+                Err(ConnectError::Strange { what: "it spoke out of turn".into() }.into())
+            }
         }
     }
 }
@@ -270,6 +340,7 @@ fn parse(line: &[u8]) -> Result<Message, String> {
     let (word, rest) = text.split_once(' ').unwrap_or((text, ""));
     match word {
         "ready" => Ok(Message::Ready),
+        "open" => Ok(Message::Open),
         "retry" => Ok(Message::Retry { why: rest.into() }),
         "fail" => Ok(Message::Fail { why: rest.trim_end_matches([';', ' ']).into() }),
         "need" => {
@@ -314,6 +385,7 @@ mod tests {
         let need = Message::Need { os: "Linux".into(), arch: "x86_64".into(), gzip: true, place: "/a b".into() };
         let table: &[(&[u8], Result<Message, String>)] = &[
             (b" ready", Ok(Message::Ready)),
+            (b" open", Ok(Message::Open)),
             (b" need Linux x86_64 gzip /a b", Ok(need)),
             (b" fail /a: full; /b: \x1b[31m; ", Ok(Message::Fail { why: "/a: full; /b: ?[31m".into() })),
             (b" retry /a: full", Ok(Message::Retry { why: "/a: full".into() })),

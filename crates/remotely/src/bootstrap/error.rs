@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::target::Target;
 use crate::transport::spawn::StartError;
+use crate::transport::{self, Explanation};
 
 /// Why [`connect`](super::connect) failed. The message says what was tried and why it failed, [`hint`](Self::hint) what
 /// to do.
@@ -17,7 +18,7 @@ pub enum ConnectError {
     #[error("could not start the way to the host")]
     Start(#[from] StartError),
     /// The transport's process ended before an agent answered. What it wrote to standard error has been shown.
-    #[error("no link to {target}: {} ended with {} before the agent answered{}", program.to_string_lossy(), ending(*status), printed(noise))]
+    #[error("no link to {target}: {} ended with {} before the agent answered{}{}", program.to_string_lossy(), ending(*status), reason(explained.as_deref()), printed(noise))]
     Ended {
         /// Where to.
         target: String,
@@ -29,6 +30,26 @@ pub enum ConnectError {
         stderr: String,
         /// The beginning of what came instead of an answer.
         noise: String,
+        /// Which hop it was, if that is known, and what to do.
+        explained: Option<Box<Explanation>>,
+    },
+    /// A hop wanted a password, and there is none.
+    #[error("no link to {target}: {hop} wants a password, and none was given")]
+    NoPassword {
+        /// Where to.
+        target: String,
+        /// The hop.
+        hop: String,
+    },
+    /// A hop wanted a password, and took none of those that it was given.
+    #[error("no link to {target}: {hop} did not accept the password{}", if *tries > 1 { format!(" ({tries} tries)") } else { String::new() })]
+    WrongPassword {
+        /// Where to.
+        target: String,
+        /// The hop.
+        hop: String,
+        /// How many it was given.
+        tries: u32,
     },
     /// No answer in time.
     #[error("no link to {target}: no answer within {} s", limit.as_secs_f32())]
@@ -96,18 +117,30 @@ impl ConnectError {
         Self::At { target: target.to_string(), source: Box::new(self) }
     }
 
+    pub(super) fn names_target(&self) -> bool {
+        use ConnectError::{At, Ended, NoPassword, Silent, WrongPassword};
+        matches!(self, Ended { .. } | Silent { .. } | NoPassword { .. } | WrongPassword { .. } | At { .. })
+    }
+
     /// What the user can do, in one line.
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
-            Self::Start(StartError::NotFound { program }) if program == "ssh" => {
-                "install the OpenSSH client (Debian: apt-get install openssh-client)".into()
+            Self::Start(StartError::NotFound { program }) => {
+                transport::package(program).unwrap_or_else(|| "is the name right, and its directory in PATH?".into())
             }
             Self::Start(_) | Self::Executable { .. } | Self::Pipe { .. } | Self::Strange { .. } => return None,
-            Self::Ended { target, stderr, .. } => return ended_hint(target, stderr),
             Self::Dynamic { .. } => format!(
                 "build it as RUSTFLAGS='-C target-feature=+crt-static' cargo build --target {}-unknown-linux-gnu, or put the same into .cargo/config.toml",
                 std::env::consts::ARCH
             ),
+            Self::Ended { explained: Some(explained), .. } => explained.mend.clone(),
+            Self::Ended { target, .. } => {
+                format!("`remotely doctor {target}` looks for the cause; -vv shows the command that was run")
+            }
+            Self::NoPassword { .. } => "on a terminal it is asked for; a program gives it by ConnectOptions::passwords".into(),
+            Self::WrongPassword { .. } => {
+                "it is the one that the program of this hop asks for there: sudo that of the user who calls it, su that of the other user".into()
+            }
             Self::Silent { .. } => "is the host up? a longer --connect-timeout waits longer".into(),
             Self::Architecture { .. } => {
                 "the agent is this executable itself: use a host of the same kind, or run a remotely built for the host's kind".into()
@@ -121,25 +154,11 @@ impl ConnectError {
     }
 }
 
-/// Which words of ssh and sudo mean what. Nothing depends on them but the hint.
-fn ended_hint(target: &str, stderr: &str) -> Option<String> {
-    let says = |text: &str| stderr.contains(text);
-    let hint = if says("Permission denied (") || says("Too many authentication failures") {
-        "the host did not accept this user and key: the same ssh command must work by itself first; --ssh-opts passes options to it"
-    } else if says("Host key verification failed") {
-        "log in once with ssh to accept the host's key, or mend known_hosts"
-    } else if says("Could not resolve hostname") {
-        "is the name right? a host of ssh's configuration may be used too"
-    } else if says("Connection refused") || says("Connection timed out") || says("No route to host") {
-        "is the host up, and its sshd on that port? host:port names another port"
-    } else if says("a password is required") || says("is not in the sudoers file") || says("a terminal is required") {
-        "sudo must work without a password there: a line 'USER ALL=(ALL) NOPASSWD: ALL' in /etc/sudoers.d allows it"
-    } else if says("sudo: not found") || says("sudo: command not found") {
-        "the host has no sudo"
-    } else {
-        return Some(format!("`remotely doctor {target}` looks for the cause; -vv shows the command that was run"));
-    };
-    Some(hint.into())
+fn reason(explained: Option<&Explanation>) -> String {
+    match explained {
+        Some(Explanation { hop, what, .. }) if !what.is_empty() => format!("; {hop}: {what}"),
+        _ => String::new(),
+    }
 }
 
 fn ending(status: ExitStatus) -> String {

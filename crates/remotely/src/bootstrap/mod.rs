@@ -4,6 +4,7 @@
 //! Called by `run`, by [`Tunnel`](crate::Tunnel) and by `doctor`. It knows nothing of what the link is for.
 
 mod conversation;
+mod door;
 mod error;
 mod executable;
 mod line;
@@ -13,6 +14,8 @@ mod progress;
 #[cfg(not(feature = "cli"))]
 #[path = "no_progress.rs"]
 mod progress;
+#[cfg(feature = "cli")]
+mod script;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -23,12 +26,15 @@ use remotely_session::{Incoming, Link, LinkBuilder, Pipe};
 
 pub use self::conversation::Uploaded;
 use self::conversation::{Conversation, Failure, Greeted};
+use self::door::Doors;
 pub use self::error::ConnectError;
 use self::executable::Executable;
 pub use self::line::{WORD, one_line};
+#[cfg(feature = "cli")]
+pub use self::script::output;
 use crate::options::ConnectOptions;
 use crate::transport;
-use crate::transport::spawn::{self, Process};
+use crate::transport::spawn::{self, Manner, Process};
 
 /// A link, and what it took to get it.
 pub struct Connected {
@@ -70,7 +76,7 @@ pub async fn connect<F: Future<Output = ()>>(
     let executable = Arc::new(Executable::open(options.executable.as_deref())?);
     let mut flight = Flight { builder, queued: Some(Box::pin(queued)), bytes: Bytes::new() };
     let ready = match attempt(options, &executable, &mut flight, true).await {
-        Err(ConnectError::Ended { status, stderr, .. }) if damaged(status.code(), &stderr) => {
+        Err(ConnectError::Ended { status, stderr, explained: None, .. }) if damaged(status.code(), &stderr) => {
             tracing::info!("the host could not execute what it has; sending it again");
             attempt(options, &executable, &mut flight, false).await
         }
@@ -121,27 +127,26 @@ async fn attempt<F: Future<Output = ()>>(
     reuse: bool,
 ) -> Result<Ready, ConnectError> {
     let line = line::line(&executable.hash, executable::nonce(), reuse, options.agent);
-    let argv = transport::command_line(&options.target, &options.ssh_opts, &line);
+    let may_ask = options.may_ask();
+    let argv = transport::asking_command_line(&options.target, &options.ssh_opts, &line, may_ask);
     tracing::debug!(?argv, "starting the transport");
     let terminal = Terminal::remember();
-    let started = spawn::start(&argv, &options.errors)?;
-    let process = started.process;
+    let own_group = !transport::uses_terminal(&options.target);
+    let started = spawn::start_with(&argv, Manner { errors: &options.errors, own_group })?;
+    let mut process = started.process;
     let mut conversation = Conversation::new(started.reader, started.writer).map_err(ConnectError::pipe)?;
+    let mut doors = Doors::new(options);
 
-    let greeting = conversation.greet(flight);
-    let greeted = match options.timeout {
-        None => greeting.await,
-        Some(limit) => match tokio::time::timeout(limit, greeting).await {
-            Ok(greeted) => greeted,
-            Err(_) => return Err(ConnectError::Silent { target: options.target.to_string(), limit }),
-        },
-    };
+    let greeted = doors.pass(&mut conversation, flight, &mut process).await;
     let talked = match greeted {
         Ok(Greeted::Ready { unsent }) => Ok((None, unsent)),
         Ok(Greeted::Needs(need)) => {
             let flight = flight.bytes().await;
             let uploaded = conversation.upload(need, executable, options.progress, flight).await;
             uploaded.map(|uploaded| (Some(uploaded), Bytes::new()))
+        }
+        Ok(Greeted::Asked { .. } | Greeted::Opened) => {
+            Err(ConnectError::Strange { what: "a hop asked out of turn".into() }.into())
         }
         Err(failure) => Err(failure),
     };
@@ -151,18 +156,26 @@ async fn attempt<F: Future<Output = ()>>(
             let (reader, writer, received) = conversation.into_pipe().map_err(ConnectError::pipe)?;
             Ok(Ready { pipe: Pipe { reader, writer }, received, unsent, process, uploaded })
         }
+        Err(Failure::Error(error)) if error.names_target() => Err(error),
         Err(Failure::Error(error)) => Err(error.at(&options.target)),
         Err(Failure::Ended) => {
             let noise = conversation.noise();
             // Nobody is to wait for input that will not come.
             drop(conversation);
             let status = tokio::time::timeout(Duration::from_secs(5), process.ended()).await;
+            let stderr = process.last_words().await;
+            // Docker writes to standard output why it could not start anything.
+            let explained = transport::explain(&options.target, &format!("{stderr}\n{noise}"));
+            if let (None, Some(error)) = (&explained, doors.refused()) {
+                return Err(error);
+            }
             Err(ConnectError::Ended {
                 target: options.target.to_string(),
                 program: argv.first().cloned().unwrap_or_default(),
                 status: status.unwrap_or_default(),
-                stderr: process.last_words().await,
+                stderr,
                 noise,
+                explained: explained.map(Box::new),
             })
         }
     }

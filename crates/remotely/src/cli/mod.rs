@@ -59,7 +59,15 @@ as NAME VALUE or NAME=VALUE.
 Targets:
   user@host, host:port, ssh://user@host:port   by ssh, as you have configured it
   local:                                       this machine
-  user@host+sudo, gw+user@host, sudo:user      hops, joined by '+'
+  sudo, sudo:USER, su, su:USER                 another user; asks for a password
+  docker:NAME, podman:NAME                     a container that runs
+  docker-run:IMAGE, podman-run:IMAGE           one of its own, removed at the end
+  nsenter:PID, netns:NAME                      a process's namespaces, a network
+  srun:[JOB/]NODE                              a node of Slurm
+  kubectl:[NAMESPACE/]POD[/CONTAINER]          a pod
+  machine:NAME, systemd:, systemd:user         by systemd-run
+  'command:WORDS'                              whatever runs a command
+  user@host+sudo, gw+user@host+docker:NAME     hops, joined by '+'
 
 Exit status: that of the command, or
   255  the link could not be had, or was lost

@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 
 use crate::options::ConnectOptions;
+use crate::password::Passwords;
 use crate::target::Target;
 use crate::transport::shell;
 
@@ -27,6 +28,7 @@ impl Way {
         ConnectOptions {
             ssh_opts: self.ssh_opts.unwrap_or_default().0,
             timeout: self.connect_timeout,
+            passwords: Passwords::from_terminal(),
             ..ConnectOptions::new(target)
         }
     }

@@ -16,6 +16,12 @@ pub fn quote(word: &OsStr) -> OsString {
     if !bytes.is_empty() && bytes.iter().all(plain) && !matches!(bytes[0], b'=' | b'%') {
         return word.to_owned();
     }
+    quote_whole(word)
+}
+
+/// The same for every word, plain or not: whatever it is, it stands in quotes or behind backslashes.
+pub fn quote_whole(word: &OsStr) -> OsString {
+    let bytes = word.as_bytes();
     let mut out = Vec::with_capacity(bytes.len() + 8);
     let mut inside = false;
     for &byte in bytes {
@@ -35,6 +41,16 @@ pub fn quote(word: &OsStr) -> OsString {
         out.extend(b"''");
     }
     OsString::from_vec(out)
+}
+
+/// A command for a shell of any kind, which becomes it: its words, quoted.
+pub fn command(words: &[OsString]) -> OsString {
+    let mut command = OsString::from("exec");
+    for word in words {
+        command.push(" ");
+        command.push(quote(word));
+    }
+    command
 }
 
 /// Splits as a POSIX shell splits words: blanks, single and double quotes, backslashes. Nothing is expanded.
@@ -66,6 +82,23 @@ pub fn split(text: &OsStr) -> Result<Vec<OsString>, SplitError> {
     }
     words.extend(word.map(OsString::from_vec));
     Ok(words)
+}
+
+/// Where `byte` stands for the first time outside of quotes and not behind a backslash, as [`split`] reads the text.
+pub fn find_unquoted(text: &str, byte: u8) -> Option<usize> {
+    let mut quote = None;
+    let mut escaped = false;
+    for (at, found) in text.bytes().enumerate() {
+        match (quote, found) {
+            _ if escaped => escaped = false,
+            (None | Some(b'"'), b'\\') => escaped = true,
+            (None, b'\'' | b'"') => quote = Some(found),
+            (Some(open), _) if open == found => quote = None,
+            (None, _) if found == byte => return Some(at),
+            _ => {}
+        }
+    }
+    None
 }
 
 fn double_quoted(bytes: &mut impl Iterator<Item = u8>, word: &mut Vec<u8>) -> Result<(), SplitError> {

@@ -17,8 +17,9 @@ use rustix::pipe::PipeFlags;
 use rustix::process::{PidfdFlags, Signal};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
+use super::password::Marks;
 use crate::options::Errors;
 use crate::stderr;
 
@@ -38,22 +39,41 @@ pub struct Started {
 /// The last of its standard error is kept for messages. It ignores the signals that ask a whole process
 /// group to stop or to end: at a password prompt it must be in the foreground with us, and later they are for the command,
 /// not for the way there. (`ssh` installs handlers only for what it does not find ignored.)
-pub fn start(argv: &[OsString], errors_to: &Errors) -> Result<Started, StartError> {
+pub fn start(argv: &[OsString], errors: &Errors) -> Result<Started, StartError> {
+    start_with(argv, Manner { errors, own_group: false })
+}
+
+/// How a process is started.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Manner<'a> {
+    /// Where its standard error goes.
+    pub(crate) errors: &'a Errors,
+    /// In a process group of its own, out of reach of the keys of the terminal. It must not ask for anything on it.
+    pub(crate) own_group: bool,
+}
+
+/// Starts it in some other manner than [`start`] does.
+pub(crate) fn start_with(argv: &[OsString], manner: Manner<'_>) -> Result<Started, StartError> {
     let failed = |step| move |source: rustix::io::Errno| StartError::Prepare { step, source: source.into() };
     let (stdin, writer) = large_pipe().map_err(failed("make a pipe"))?;
     let (reader, stdout) = large_pipe().map_err(failed("make a pipe"))?;
     let (errors, stderr) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(failed("make a pipe"))?;
     let tail = Tail::default();
-    let passing = pass_on(errors, tail.clone(), errors_to.clone())?;
+    // More are not asked at once: who asks waits for the answer.
+    let (asks, asked) = mpsc::channel(4);
+    let passing = pass_on(errors, tail.clone(), manner.errors.clone(), asks)?;
 
     let program = argv.first().cloned().unwrap_or_default();
     let mut command = command(argv);
     command.stdin(stdin).stdout(stdout).stderr(stderr);
+    if manner.own_group {
+        command.process_group(0);
+    }
     let (pidfd, status) = keep(command).map_err(|source| match source.kind() {
         io::ErrorKind::NotFound => StartError::NotFound { program },
         _ => StartError::Spawn { program, source },
     })?;
-    Ok(Started { reader, writer, process: Process { pidfd, status, tail, passing: Some(passing) } })
+    Ok(Started { reader, writer, process: Process { pidfd, status, tail, asked, passing: Some(passing) } })
 }
 
 /// Runs `argv` to its end with nothing on standard input, and returns its standard output. Its standard error is not
@@ -98,6 +118,7 @@ pub struct Process {
     pidfd: OwnedFd,
     status: watch::Receiver<Option<ExitStatus>>,
     tail: Tail,
+    asked: mpsc::Receiver<usize>,
     passing: Option<thread::JoinHandle<()>>,
 }
 
@@ -115,6 +136,15 @@ impl Process {
             Ok(Some(status)) => status,
             // The thread that waits never ends without a status.
             Ok(None) | Err(_) => ExitStatus::default(),
+        }
+    }
+
+    /// Waits until a hop of the way asks for a password, and says which one it is: whoever is at its place could say any
+    /// number. Cancel safe.
+    pub(crate) async fn asked(&mut self) -> usize {
+        match self.asked.recv().await {
+            Some(hop) => hop,
+            None => std::future::pending().await,
         }
     }
 
@@ -251,23 +281,36 @@ impl Tail {
     }
 }
 
-fn pass_on(errors: OwnedFd, tail: Tail, to: Errors) -> Result<thread::JoinHandle<()>, StartError> {
+fn pass_on(
+    errors: OwnedFd,
+    tail: Tail,
+    to: Errors,
+    asks: mpsc::Sender<usize>,
+) -> Result<thread::JoinHandle<()>, StartError> {
     let passer = thread::Builder::new().name("transport-errors".into()).stack_size(128 << 10);
     let pass = move || {
         let mut buffer = [0; 4096];
+        let mut marks = Marks::default();
+        let say = |bytes: &[u8]| {
+            tail.push(bytes);
+            match &to {
+                _ if bytes.is_empty() => {}
+                Errors::Show => stderr::write(bytes),
+                Errors::Keep => {}
+                Errors::Hand(take) => take(bytes),
+            }
+        };
         loop {
             match rustix::io::read(&errors, &mut buffer) {
-                Ok(0) => return,
-                Ok(n) => {
-                    tail.push(&buffer[..n]);
-                    match &to {
-                        Errors::Show => stderr::write(&buffer[..n]),
-                        Errors::Keep => {}
-                        Errors::Hand(take) => take(&buffer[..n]),
+                Ok(n @ 1..) => {
+                    let (bytes, hops) = marks.pass(&buffer[..n]);
+                    say(&bytes);
+                    for hop in hops {
+                        let _ = asks.try_send(hop);
                     }
                 }
                 Err(rustix::io::Errno::INTR) => {}
-                Err(_) => return,
+                Ok(0) | Err(_) => return say(&marks.rest()),
             }
         }
     };

@@ -3,6 +3,7 @@
 
 use std::ffi::OsString;
 
+use super::explain::Failure;
 use super::shell;
 use crate::target::Ssh;
 
@@ -20,11 +21,29 @@ pub(super) fn wrap(place: &Ssh, opts: &[OsString], inner: &[OsString]) -> Vec<Os
         None => place.host.clone().into(),
     });
     // One word for the login shell of the user there, whatever shell that is; `exec`, so that it costs no process.
-    let mut command = OsString::from("exec");
-    for word in inner {
-        command.push(" ");
-        command.push(shell::quote(word));
-    }
-    argv.push(command);
+    argv.push(shell::command(inner));
     argv
 }
+
+pub(super) const FAILURES: &[Failure] = &[
+    Failure {
+        says: &["Permission denied (", "Too many authentication failures"],
+        what: "",
+        mend: "the host did not accept this user and key: the same ssh command must work by itself first; --ssh-opts passes options to it",
+    },
+    Failure {
+        says: &["Host key verification failed"],
+        what: "",
+        mend: "log in once with ssh to accept the host's key, or mend known_hosts",
+    },
+    Failure {
+        says: &["Could not resolve hostname"],
+        what: "",
+        mend: "is the name right? a host of ssh's configuration may be used too",
+    },
+    Failure {
+        says: &["Connection refused", "Connection timed out", "No route to host"],
+        what: "",
+        mend: "is the host up, and its sshd on that port? host:port names another port",
+    },
+];

@@ -64,7 +64,7 @@ impl Tunnel {
 
     /// A tunnel to this machine: another process of this program, as the same user.
     pub fn local() -> Self {
-        Self::new(Target::from(Hop::Local))
+        Self::new(Target::local())
     }
 
     fn changed(&self, change: impl FnOnce(&mut Settings)) -> Self {

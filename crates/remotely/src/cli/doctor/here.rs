@@ -4,17 +4,16 @@ use std::fs;
 
 use super::Finding;
 use crate::options::ConnectOptions;
-use crate::target::Hop;
+use crate::transport;
 
 pub(super) fn examine(options: &ConnectOptions) -> Vec<Finding> {
     let uname = rustix::system::uname();
     let mut found = vec![kernel(&uname.release().to_string_lossy())];
-    match options.target.hops().first() {
-        Some(Hop::Ssh(_)) => {
-            found.push(program("ssh", "install the OpenSSH client (Debian: apt-get install openssh-client)"))
-        }
-        Some(Hop::Sudo { .. }) => found.push(program("sudo", "install sudo (Debian: apt-get install sudo)")),
-        Some(Hop::Local) | None => {}
+    let first = options.target.hops().iter().find_map(transport::program);
+    if let Some(name) = first {
+        let mend =
+            transport::package(name.as_ref()).unwrap_or_else(|| "is the name right, and its directory in PATH?".into());
+        found.push(program(name, &mend));
     }
     found.push(watches());
     found.push(descriptors());

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::Finding;
+use crate::bootstrap;
 use crate::options::ConnectOptions;
-use crate::transport::{self, spawn};
 
 /// What the host said, by name.
 type Answers = HashMap<String, String>;
@@ -15,14 +15,14 @@ type Answers = HashMap<String, String>;
 const LIMIT: Duration = Duration::from_secs(30);
 
 pub(super) async fn examine(options: &ConnectOptions) -> Vec<Finding> {
-    let script = crate::bootstrap::one_line(include_str!("host.sh"));
-    let argv = transport::command_line(&options.target, &options.ssh_opts, &script);
+    let script = bootstrap::one_line(include_str!("host.sh"));
     let before = now();
-    let answers = match tokio::time::timeout(options.timeout.unwrap_or(LIMIT), spawn::output(&argv)).await {
-        Ok(Ok(output)) => parse(&output),
-        Ok(Err(error)) => return vec![Finding::fail(error.to_string(), "see above")],
-        Err(_) => Answers::new(),
-    };
+    let answers =
+        match tokio::time::timeout(options.timeout.unwrap_or(LIMIT), bootstrap::output(options, &script)).await {
+            Ok(Ok(output)) => parse(&output),
+            Ok(Err(error)) => return vec![Finding::fail(crate::report::chain(&error), "see above")],
+            Err(_) => Answers::new(),
+        };
     if !answers.contains_key("end") {
         let mend = "is there a /bin/sh, and a login shell that may run commands?";
         return vec![Finding::fail("a POSIX shell there did not answer", mend)];

@@ -19,8 +19,14 @@ pub(super) async fn examine(options: &ConnectOptions) -> (Vec<Finding>, bool) {
                 cause = error.source();
             }
             let mend = error.hint().unwrap_or_else(|| "-vv shows the command that was run".into());
-            let unreached =
-                matches!(error, ConnectError::Start(_) | ConnectError::Ended { .. } | ConnectError::Silent { .. });
+            let unreached = matches!(
+                error,
+                ConnectError::Start(_)
+                    | ConnectError::Ended { .. }
+                    | ConnectError::Silent { .. }
+                    | ConnectError::NoPassword { .. }
+                    | ConnectError::WrongPassword { .. }
+            );
             return (vec![Finding::fail(what, mend)], !unreached);
         }
     };

@@ -7,6 +7,8 @@ mod link;
 use std::io::Write;
 use std::process::ExitCode;
 
+use tokio::signal::unix::{SignalKind, signal};
+
 use super::{log, way};
 use crate::report::{self, Failure, exit_code};
 use crate::target::Target;
@@ -91,14 +93,34 @@ pub(super) fn main(args: Args) -> ExitCode {
         };
         // Leaving the future in order ends ssh, and gives the terminal its echo back after a password prompt.
         tokio::select! {
-            linked = examination => Some(linked),
-            _ = tokio::signal::ctrl_c() => None,
+            linked = examination => Ok(linked),
+            signal = asked_to_end() => Err(signal),
         }
     });
-    let Some(linked) = examined else { return ExitCode::from(128 + 2) };
+    let linked = match examined {
+        Ok(linked) => linked,
+        Err(signal) => return ExitCode::from(128 + signal),
+    };
     match (linked, worst) {
         (false, _) => exit_code(Failure::Link),
         (true, Verdict::Fail) => exit_code(Failure::Setup),
         (true, Verdict::Ok | Verdict::Warn) => ExitCode::SUCCESS,
+    }
+}
+
+/// The first signal that asks this process to end.
+async fn asked_to_end() -> u8 {
+    let caught = |kind: SignalKind, number: u8| async move {
+        match signal(kind) {
+            Ok(mut signal) => signal.recv().await,
+            Err(_) => std::future::pending().await,
+        };
+        number
+    };
+    tokio::select! {
+        number = caught(SignalKind::interrupt(), 2) => number,
+        number = caught(SignalKind::quit(), 3) => number,
+        number = caught(SignalKind::hangup(), 1) => number,
+        number = caught(SignalKind::terminate(), 15) => number,
     }
 }
