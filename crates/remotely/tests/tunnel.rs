@@ -103,7 +103,7 @@ async fn nested(more: u32) -> Result<Vec<String>, remotely::Error> {
 #[expect(clippy::disallowed_methods, reason = "what users do")]
 fn leave_behind(mark: String) {
     let stray = format!("(setsid sh -c 'sleep 1000; : {mark}' >/dev/null 2>&1 &)");
-    let kept = format!("(REMOTELY_KEEP=1 setsid sh -c 'sleep 4; : {mark}-kept' >/dev/null 2>&1 &)");
+    let kept = format!("(REMOTELY_KEEP=1 setsid sh -c 'sleep 300; : {mark}-kept' >/dev/null 2>&1 &)");
     assert!(Command::new("sh").args(["-c", &stray]).status().unwrap().success());
     assert!(Command::new("sh").args(["-c", &kept]).status().unwrap().success());
 }
