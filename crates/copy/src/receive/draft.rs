@@ -39,6 +39,9 @@ pub(super) struct Spot {
 /// What failed with a file.
 pub(super) type Fault = (Operation, Option<Errno>);
 
+/// Bytes written and hashed at once.
+const CHUNK: u64 = 256 << 10;
+
 /// What a draft is to become.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Wanted {
@@ -64,6 +67,8 @@ pub(super) struct Draft {
     hasher: Option<Box<Hasher>>,
     /// Everything before this is written, or a hole, and hashed.
     pub(super) at: u64,
+    /// What follows on it. Pieces come as the stream cuts them; hash and page cache like them large and aligned.
+    buffer: Vec<u8>,
     /// What is there stays if the transfer is cut, unless somebody else completes the file meanwhile.
     pub(super) stays: Option<Wanted>,
     placed: bool,
@@ -110,7 +115,16 @@ impl Draft {
     }
 
     fn new(spot: Spot, descriptor: OwnedFd, name: Vec<u8>) -> Self {
-        Self { spot, file: descriptor.into(), name, hasher: None, at: 0, stays: None, placed: false }
+        Self {
+            spot,
+            file: descriptor.into(),
+            name,
+            hasher: None,
+            at: 0,
+            buffer: Vec::new(),
+            stays: None,
+            placed: false,
+        }
     }
 
     /// Hash of all that is there.
@@ -125,14 +139,46 @@ impl Draft {
     /// Starts anew.
     pub(super) fn clear(&mut self) -> Result<(), Fault> {
         self.hasher = None;
+        self.buffer.clear();
         self.at = 0;
         ftruncate(&self.file, 0).map_err(|errno| (Operation::Write, Some(errno)))
     }
 
-    /// Writes what follows at `offset`, which is not before `at`.
-    pub(super) fn write(&mut self, offset: u64, content: &[u8], outlet: &Outlet) -> Result<(), Fault> {
+    /// Writes what follows at `offset`, which is not before what was written.
+    pub(super) fn write(&mut self, offset: u64, mut content: &[u8], outlet: &Outlet) -> Result<(), Fault> {
         self.skip(offset, outlet)?;
-        self.file.write_all_at(content, offset).map_err(|error| (Operation::Write, Some(errno(&error))))?;
+        while !content.is_empty() {
+            let room = (CHUNK - self.end() % CHUNK) as usize;
+            let (part, rest) = content.split_at(room.min(content.len()));
+            content = rest;
+            if self.buffer.is_empty() && part.len() as u64 == CHUNK {
+                self.put(part)?;
+                continue;
+            }
+            self.buffer.reserve_exact(if self.buffer.capacity() == 0 { CHUNK as usize } else { 0 });
+            self.buffer.extend_from_slice(part);
+            if self.end().is_multiple_of(CHUNK) {
+                self.flush()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The position behind all that came.
+    fn end(&self) -> u64 {
+        self.at + self.buffer.len() as u64
+    }
+
+    fn flush(&mut self) -> Result<(), Fault> {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let result = self.put(&buffer);
+        buffer.clear();
+        self.buffer = buffer;
+        result
+    }
+
+    fn put(&mut self, content: &[u8]) -> Result<(), Fault> {
+        self.file.write_all_at(content, self.at).map_err(|error| (Operation::Write, Some(errno(&error))))?;
         self.hasher().update(content);
         self.at += content.len() as u64;
         Ok(())
@@ -150,8 +196,9 @@ impl Draft {
 
     /// Leaves a hole up to `offset`. That may take long; with the outlet it ends.
     pub(super) fn skip(&mut self, offset: u64, outlet: &Outlet) -> Result<(), Fault> {
-        let gap = offset.checked_sub(self.at).ok_or((Operation::Write, Some(Errno::INVAL)))?;
+        let gap = offset.checked_sub(self.end()).ok_or((Operation::Write, Some(Errno::INVAL)))?;
         if gap > 0 {
+            self.flush()?;
             // A size that this file system cannot have is refused before it is hashed.
             ftruncate(&self.file, offset).map_err(|errno| (Operation::Write, Some(errno)))?;
             let hashed = hash_zeros(self.hasher(), gap, || outlet.check());
@@ -164,6 +211,7 @@ impl Draft {
     /// Whether all of it is there as it was sent.
     pub(super) fn complete(&mut self, size: u64, hash: &Hash, outlet: &Outlet) -> Result<(), Fault> {
         self.skip(size, outlet)?;
+        self.flush()?;
         if self.at != size || self.hash() != *hash {
             return Err((Operation::Compare, None));
         }
