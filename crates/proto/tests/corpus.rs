@@ -6,6 +6,7 @@ use std::{collections::HashSet, fs, mem::discriminant, path::Path};
 
 use bytes::Bytes;
 use remotely_proto::{
+    call,
     frame::{FrameDecoder, Kind},
     fs::{Notice, Reply, Request, ToMount, ToServer},
 };
@@ -39,6 +40,16 @@ fn every_target_has_its_binary() {
         assert!(source.contains(&format!("run(\"{name}\"")), "{name}");
         fuzz_bodies::run(name, b"");
     }
+}
+
+#[test]
+fn every_use_of_a_call_stream_is_in_the_corpus() {
+    let opened: HashSet<_> = seeds("call_open")
+        .iter()
+        .map(|data| discriminant(&minicbor::decode::<call::Open>(data).expect("a seed that decodes")))
+        .collect();
+    assert_eq!(opened.len(), 5, "a use has no seed, or there is a new one");
+    assert!(seeds("call_failure").iter().all(|data| minicbor::decode::<call::Failure>(data).is_ok()));
 }
 
 #[test]

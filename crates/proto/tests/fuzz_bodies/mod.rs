@@ -3,10 +3,10 @@
 
 use std::{collections::VecDeque, fmt::Debug, task::Poll, time::Duration};
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 use minicbor::{Decode, Encode};
 use remotely_proto::{
-    exec, file,
+    call, exec, file,
     frame::{FrameDecoder, HEADER, Header, Kind},
     fs,
     handshake::{Hello, Role, VERSIONS},
@@ -19,7 +19,7 @@ use remotely_proto::{
 pub(crate) type Target = fn(&[u8]);
 
 /// All of them, by the name of their binary and of their corpus.
-pub(crate) const TARGETS: [(&str, Target); 15] = [
+pub(crate) const TARGETS: [(&str, Target); 19] = [
     ("frame", frame),
     ("mux_bytes", mux_bytes),
     ("mux_frames", mux_frames),
@@ -35,6 +35,10 @@ pub(crate) const TARGETS: [(&str, Target); 15] = [
     ("file_request", cbor::<file::Request>),
     ("file_items", cbor::<Vec<file::Item>>),
     ("file_answer", cbor::<file::Answer>),
+    ("call_open", cbor::<call::Open>),
+    ("call_failure", cbor::<call::Failure>),
+    ("call_records", call_records),
+    ("call_lines", call_lines),
 ];
 
 /// Runs the target of this name.
@@ -65,6 +69,33 @@ fn frame(data: &[u8]) {
         }
     }
     assert_eq!(whole, chopped);
+}
+
+/// Records come back from their own bytes, and stay within their bounds.
+fn call_records(data: &[u8]) {
+    let mut received = BytesMut::from(data);
+    while let Ok(Some(record)) = call::Record::decode(&mut received) {
+        // What a peer of ours would not send may be longer than what encodes.
+        let long = match &record {
+            call::Record::Define { name, .. } => name.len() > call::NAME_MAX,
+            call::Record::Call { arguments: bytes, .. }
+            | call::Record::Value { value: bytes, .. }
+            | call::Record::Failed { failure: bytes, .. } => bytes.len() > call::INLINE_MAX,
+            call::Record::Cancel { .. } => false,
+        };
+        if !long {
+            let mut bytes = BytesMut::new();
+            record.encode(&mut bytes);
+            assert_eq!(call::Record::decode(&mut bytes), Ok(Some(record)));
+        }
+    }
+}
+
+fn call_lines(data: &[u8]) {
+    let mut received = BytesMut::from(data);
+    while let Ok(Some(line)) = call::Line::decode(&mut received) {
+        assert!(line.bytes.len() <= call::LINE_MAX);
+    }
 }
 
 fn client_hello() -> Hello {
