@@ -13,9 +13,14 @@ use crate::bootstrap::{WORD, place};
 #[unsafe(link_section = ".init_array")]
 static TAKE_OVER: extern "C" fn() = take_over;
 
-/// In a static executable libc is set up by then, and so are the arguments of Rust's standard library, whose own entry of
-/// the section has a number and thereby comes first.
+/// In a static executable libc is set up by then, and so, with glibc, are the arguments of Rust's standard library, whose own
+/// entry of the section has a number and thereby comes first. Where they come with `main` only, `#[remotely::main]` asks again.
 extern "C" fn take_over() {
+    become_agent();
+}
+
+/// Does not return if this process was started to be an agent. Must be called while it has one thread.
+pub(crate) fn become_agent() {
     let mut words = std::env::args_os().skip(1);
     if words.next().is_none_or(|word| word != WORD) {
         return;

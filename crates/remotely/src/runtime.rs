@@ -11,6 +11,7 @@ use tokio::runtime::{Builder, Runtime};
 /// If the system has no threads or descriptors left for a runtime.
 #[expect(clippy::expect_used, reason = "there is nobody to tell it to")]
 pub fn block_on<F: Future>(main: F) -> F::Output {
+    crate::agent::become_agent();
     let runtime = Builder::new_multi_thread().enable_all().build().expect("a runtime for main");
     let result = runtime.block_on(main);
     // What still runs is nobody's any more; links end with their processes.

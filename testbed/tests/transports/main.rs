@@ -144,6 +144,28 @@ fn slurm() {
 }
 
 #[test]
+fn allocations_of_slurm_are_had_used_and_given_back() {
+    let engine = Engine::start(Kind::Slurm);
+    let run = |words: &[&str]| {
+        let mut command = From::Engine(&engine).remotely(words);
+        testbed::Process::start(&mut command, b"").wait(Duration::from_secs(40))
+    };
+    let outcome = run(&["slurm:", "-N1", "-w", "n0", "--", "sh", "-c", "echo ran; exit 5"]);
+    assert_eq!((outcome.code(), outcome.text().as_str()), (5, "ran\n"), "{}", outcome.errors());
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while engine.ask(&["squeue", "--noheader", "--format=%i"]).trim() != "1" {
+        assert!(Instant::now() < deadline, "not given back: {}", engine.ask(&["squeue"]));
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let outcome = run(&["slurm:", "-w", "n7", "--", "true"]);
+    assert_eq!(outcome.code(), 255, "{}", outcome.errors());
+    assert!(outcome.errors().contains("Slurm gave no allocation"), "{}", outcome.errors());
+    // The nodes of a job are a group, each reached by srun.
+    let outcome = run(&["exec", "slurm:1", "--", "echo on $SLURMD_NODENAME"]);
+    assert_eq!((outcome.code(), outcome.text().as_str()), (0, "n1: on n1\n"), "{}", outcome.errors());
+}
+
+#[test]
 fn kubectl_as_documented() {
     let engine = Engine::start(Kind::Netns);
     engine.program("kubectl", KUBECTL);

@@ -14,6 +14,7 @@ mod log;
 mod man;
 mod run;
 mod screen;
+mod slurm;
 mod spool;
 mod way;
 mod words;
@@ -37,6 +38,7 @@ use crate::report::{self, Failure, exit_code};
     disable_help_subcommand = true,
     args_conflicts_with_subcommands = true,
     override_usage = "remotely [OPTIONS] TARGET [OPTIONS] -- COMMAND [ARGS]...\n       \
+                      remotely [OPTIONS] slurm: [SALLOC OPTIONS] -- COMMAND [ARGS]...\n       \
                       remotely feign TARGET [OPTIONS]\n       \
                       remotely doctor TARGET [OPTIONS]\n       \
                       remotely exec [OPTIONS] TARGETS -- COMMAND [ARGS]...\n       \
@@ -78,7 +80,9 @@ Exit status: that of the command, or
 Examples:
   remotely user@host -- make -j64
   remotely user@host --read-only -- ffmpeg -i in.mkv -f null -
-  remotely feign user@host";
+  remotely slurm: -N1 --mem=64G -- make -j64
+  remotely feign user@host
+  remotely exec web[1-200] -- uptime";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -97,6 +101,13 @@ enum Command {
 pub fn main() -> ExitCode {
     crate::agent::keep_memory();
     let words: Vec<OsString> = std::env::args_os().skip(1).collect();
+    match slurm::Words::of(&words) {
+        Some(words) => slurm::main(&words, obey),
+        None => obey(words),
+    }
+}
+
+fn obey(words: Vec<OsString>) -> ExitCode {
     let words = match words::normalize(&Cli::command(), words) {
         Ok(words) => words,
         Err(error) => {

@@ -3,6 +3,8 @@
 //! Each hop wraps the command of the hops behind it, so a chain costs no process of ours on the way. Called by
 //! [`bootstrap`](crate::bootstrap); a transport knows nothing of what flows through the pipe.
 
+#[cfg(feature = "cli")]
+pub(crate) mod allocation;
 mod command;
 mod container;
 mod docker;

@@ -76,6 +76,44 @@ pub(crate) fn start_with(argv: &[OsString], manner: Manner<'_>) -> Result<Starte
     Ok(Started { reader, writer, process: Process { pidfd, status, tail, asked, passing: Some(passing) } })
 }
 
+/// A process that ends when its standard input does, and with this program in any case. Standard error is ours.
+#[derive(Debug)]
+pub(crate) struct Attached {
+    child: Child,
+}
+
+/// Starts one, on the thread that lives as long as it is needed; with what its standard output is read from.
+pub(crate) fn attached(argv: &[OsString]) -> Result<(Attached, std::process::ChildStdout), StartError> {
+    let program = argv.first().cloned().unwrap_or_default();
+    let mut command = command(argv);
+    command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+    // SAFETY: between fork and exec only async-signal-safe calls are made: prctl.
+    unsafe {
+        // What it holds for us it gives back at TERM, and not at KILL.
+        command.pre_exec(|| Ok(rustix::process::set_parent_process_death_signal(Some(Signal::TERM))?));
+    }
+    let mut child = command.spawn().map_err(|source| match source.kind() {
+        io::ErrorKind::NotFound => StartError::NotFound { program: program.clone() },
+        _ => StartError::Spawn { program: program.clone(), source },
+    })?;
+    let Some(output) = child.stdout.take() else { unreachable!("it was piped") };
+    Ok((Attached { child }, output))
+}
+
+impl Attached {
+    /// Ends it, and waits for that.
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        drop(self.child.stdin.take());
+        self.child.wait().unwrap_or_default()
+    }
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        self.wait();
+    }
+}
+
 /// Runs `argv` to its end with nothing on standard input, and returns its standard output. Its standard error is not
 /// shown. Cancel safe: dropping the future ends the process.
 pub async fn output(argv: &[OsString]) -> Result<Vec<u8>, StartError> {

@@ -19,7 +19,7 @@ use self::session::Session;
 pub use self::transfer::Transfer;
 pub(crate) use self::transfer::What;
 use crate::options::{AgentKind, ConnectOptions};
-use crate::target::{Hop, Ssh, Target, TargetError};
+use crate::target::{Hop, Target, TargetError};
 
 /// A way to a host, over which functions of this program are called there. Clones are the same tunnel.
 ///
@@ -121,7 +121,7 @@ impl Tunnel {
         self.changed(|settings| settings.on_line = take)
     }
 
-    /// What this host is called, see [`named`](Self::named): the name given to ssh, `localhost`, or the whole target.
+    /// What this host is called, see [`named`](Self::named): `localhost` for `local:`, else the target as it is written.
     pub fn host(&self) -> &str {
         &self.inner.settings.host
     }
@@ -218,7 +218,6 @@ fn limit(of_program: Option<u8>) -> u8 {
 
 fn host_of(target: &Target) -> String {
     match target.hops() {
-        [Hop::Ssh(Ssh { host, .. })] => host.clone(),
         [Hop::Local] => here::ORIGIN.into(),
         _ => target.to_string(),
     }
