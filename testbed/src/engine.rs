@@ -65,8 +65,9 @@ impl Engine {
         scratch.directory("home", 0o700, 0);
         let engine = Self { kind, init, around, scratch };
         let inside = |namespaces: &str, program: &str| {
-            // A client that is killed takes the one inside along, as if it were itself.
-            let died = "setpriv --pdeathsig KILL --";
+            // A client that is killed takes the one inside along, as if it were itself; salloc asks for a signal of its own.
+            let signal = if program.ends_with("salloc") { "TERM" } else { "KILL" };
+            let died = format!("setpriv --pdeathsig {signal} --");
             let text = format!("#!/bin/sh\nexec nsenter --target {init} {namespaces} {died} {program} \"$@\"\n");
             let name = Path::new(program).file_name().unwrap_or_default().to_string_lossy().into_owned();
             engine.program(&name, &text);
@@ -75,7 +76,9 @@ impl Engine {
             // Its socket is seen from here.
             Kind::Docker => {}
             Kind::Podman => inside("--mount --pid --net", "/usr/bin/podman"),
-            Kind::Slurm => inside("--mount --net --uts", "/usr/bin/srun"),
+            Kind::Slurm => ["srun", "salloc", "squeue", "scontrol"]
+                .iter()
+                .for_each(|name| inside("--mount --net --uts", &format!("/usr/bin/{name}"))),
             Kind::Netns => inside("--mount --pid", "/usr/sbin/ip"),
         }
         engine

@@ -150,13 +150,21 @@ fn allocations_of_slurm_are_had_used_and_given_back() {
         let mut command = From::Engine(&engine).remotely(words);
         testbed::Process::start(&mut command, b"").wait(Duration::from_secs(40))
     };
+    let given_back = || {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while engine.ask(&["squeue", "--noheader", "--format=%i"]).trim() != "1" {
+            assert!(Instant::now() < deadline, "not given back: {}", engine.ask(&["squeue"]));
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    };
     let outcome = run(&["slurm:", "-N1", "-w", "n0", "--", "sh", "-c", "echo ran; exit 5"]);
     assert_eq!((outcome.code(), outcome.text().as_str()), (5, "ran\n"), "{}", outcome.errors());
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while engine.ask(&["squeue", "--noheader", "--format=%i"]).trim() != "1" {
-        assert!(Instant::now() < deadline, "not given back: {}", engine.ask(&["squeue"]));
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    given_back();
+    let words = ["slurm:", "-w", "n0", "--", "sh", "-c", "echo began; sleep 1000"];
+    let killed = testbed::Process::start(&mut From::Engine(&engine).remotely(&words), b"");
+    killed.expect("began", Duration::from_secs(20));
+    killed.signal(9);
+    given_back();
     let outcome = run(&["slurm:", "-w", "n7", "--", "true"]);
     assert_eq!(outcome.code(), 255, "{}", outcome.errors());
     assert!(outcome.errors().contains("Slurm gave no allocation"), "{}", outcome.errors());

@@ -6,9 +6,10 @@ use std::io::{self, BufRead, BufReader};
 use std::process::ExitStatus;
 
 use super::spawn::{self, Attached, StartError};
+use crate::nodes::NodeSet;
 
 /// What salloc starts: says what there is, and waits.
-const HOLD: &str = r#"echo "$SLURM_JOB_ID"; scontrol show hostnames "$SLURM_JOB_NODELIST"; echo; cat >/dev/null"#;
+const HOLD: &str = r#"echo "$SLURM_JOB_ID"; echo "$SLURM_JOB_NODELIST"; cat >/dev/null"#;
 
 /// See above. Given back when dropped.
 #[derive(Debug)]
@@ -43,20 +44,24 @@ impl Allocation {
         let hold = ["sh", "-c", HOLD].map(OsString::from);
         let argv = [&["salloc".into()], options, &hold].concat();
         let (mut salloc, output) = spawn::attached(&argv)?;
-        let mut lines = Vec::new();
-        for line in BufReader::new(output).lines() {
-            match line.map_err(AllocationError::Read)? {
-                line if line.is_empty() => break,
-                line => lines.push(line),
-            }
+        let mut output = BufReader::new(output);
+        let mut line = || {
+            let mut line = String::new();
+            output.read_line(&mut line).map_err(AllocationError::Read)?;
+            Ok::<_, AllocationError>(line.trim_end().to_owned())
+        };
+        let (job, nodes) = (line()?, line()?);
+        if job.is_empty() {
+            return Err(AllocationError::Refused(salloc.wait()));
         }
-        match lines.split_first() {
-            None => Err(AllocationError::Refused(salloc.wait())),
-            Some((job, nodes)) if !nodes.is_empty() && job.bytes().all(|byte| byte.is_ascii_digit()) => {
-                Ok(Self { job: job.clone(), nodes: nodes.to_vec(), _salloc: salloc })
-            }
-            Some(_) => Err(AllocationError::Strange),
+        let nodes: Vec<String> = match nodes.parse::<NodeSet>() {
+            Ok(nodes) => nodes.iter().map(|node| node.name().to_owned()).collect(),
+            Err(_) => Vec::new(),
+        };
+        if nodes.is_empty() || !job.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(AllocationError::Strange);
         }
+        Ok(Self { job, nodes, _salloc: salloc })
     }
 
     /// The number of the job.
