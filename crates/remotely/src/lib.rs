@@ -76,3 +76,10 @@ pub mod __private {
 
     pub use crate::runtime::block_on;
 }
+
+/// The Rust of the pages for users.
+#[cfg(doctest)]
+mod pages {
+    #[doc = include_str!("../../../docs/library.md")]
+    mod library {}
+}

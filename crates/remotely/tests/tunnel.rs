@@ -210,6 +210,46 @@ async fn what_is_printed_comes_as_lines_before_the_call_returns() {
     assert_eq!(of(true), ["three", "three", "five"]);
 }
 
+/// The most memory that this process has had, in KiB.
+#[remote]
+fn measure_memory() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().strip_suffix(" kB").unwrap().parse().unwrap()
+}
+
+#[remote]
+#[expect(clippy::disallowed_methods, reason = "what users do")]
+fn run(script: String) {
+    assert!(Command::new("sh").args(["-c", &script]).status().unwrap().success());
+}
+
+#[tokio::test]
+async fn whoever_prints_without_end_waits_for_who_takes_it() {
+    let taken = Arc::new(Mutex::new(0));
+    let taking = taken.clone();
+    let tunnel = Tunnel::local().on_line(move |line| *taking.lock().unwrap() += line.bytes.len());
+    let before = tunnel.call(measure_memory, ()).await.unwrap();
+    // A line that has no end, and lines that come faster than they go.
+    tunnel.call(run, ("head -c 60000000 /dev/zero".into(),)).await.unwrap();
+    tunnel.call(run, ("yes $(printf %01000d 0) | head -c 60000000".into(),)).await.unwrap();
+    eventually("all has been taken", || *taken.lock().unwrap() >= 119_900_000).await;
+    let grown = tunnel.call(measure_memory, ()).await.unwrap() - before;
+    assert!(grown < 24 << 10, "{grown} KiB more");
+}
+
+#[tokio::test]
+async fn a_tunnel_can_be_closed_while_it_connects() {
+    let silent = remotely::Target::local().command(["sh", "-c", "exec sleep 600", "sh"]).unwrap();
+    let tunnel = Tunnel::new(silent);
+    let (connected, ()) = tokio::join!(tunnel.connect(), async {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let closed = tokio::time::timeout(Duration::from_secs(5), tunnel.close()).await;
+        assert!(closed.is_ok(), "closing waits for who never answers");
+    });
+    assert!(matches!(connected.unwrap_err().kind(), ErrorKind::Closed));
+}
+
 #[tokio::test]
 async fn a_call_can_be_given_up() {
     let tunnel = quiet();

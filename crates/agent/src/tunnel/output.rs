@@ -17,6 +17,9 @@ use super::is_dry;
 use super::keeper::Printed;
 use crate::sys;
 
+/// Bytes that are taken at once: more than the pipe holds, so that all that has been printed is among them.
+const TAKE_MAX: usize = 1 << 20;
+
 static OUTPUT: OnceLock<Output> = OnceLock::new();
 
 struct Output {
@@ -54,8 +57,9 @@ async fn watch(n: usize, reader: AsyncFd<OwnedFd>) {
         // Who prints waits while the client does not take it.
         output.printer.room().await;
         let mut source = output.sources[n].lock().unwrap_or_else(PoisonError::into_inner);
-        source.take(&output.printer);
-        guard.clear_ready();
+        if source.take(&output.printer) {
+            guard.clear_ready();
+        }
         if source.ended {
             return;
         }
@@ -82,24 +86,39 @@ pub(super) fn flush(last: bool) {
 }
 
 impl Source {
-    fn take(&mut self, printer: &Printer) {
-        loop {
-            self.begun.reserve(LINE_MAX);
+    /// Whether nothing is left for now. Who prints faster than this reads does not keep it for ever.
+    fn take(&mut self, printer: &Printer) -> bool {
+        let mut taken = 0;
+        while taken < TAKE_MAX {
             let mut buffer = [0; LINE_MAX];
-            match read(&self.reader, &mut buffer) {
-                Ok(0) => return self.ended = true,
-                Ok(n) => self.begun.extend_from_slice(&buffer[..n]),
+            let read = match read(&self.reader, &mut buffer) {
+                Ok(0) => {
+                    self.ended = true;
+                    return true;
+                }
+                Ok(n) => &buffer[..n],
                 Err(error) => {
                     self.ended = !is_dry(error) && error != rustix::io::Errno::INTR;
-                    return;
+                    return is_dry(error);
                 }
-            }
-            while let Some(end) = self.begun.iter().position(|byte| *byte == b'\n') {
-                let mut line = self.begun.split_to(end + 1);
-                line.truncate(end);
+            };
+            taken += read.len();
+            // What was there before has no newline.
+            let mut known = self.begun.len();
+            self.begun.extend_from_slice(read);
+            while let Some(end) = self.begun[known..].iter().position(|byte| *byte == b'\n') {
+                let mut line = self.begun.split_to(known + end + 1);
+                line.truncate(known + end);
                 self.print(printer, line.freeze());
+                known = 0;
+            }
+            // A line need not have an end.
+            while self.begun.len() > LINE_MAX {
+                let part = self.begun.split_to(LINE_MAX).freeze();
+                self.print(printer, part);
             }
         }
+        false
     }
 
     fn print(&self, printer: &Printer, mut line: Bytes) {

@@ -131,14 +131,14 @@ impl Group {
     ///
     /// ```no_run
     /// # use remotely::{Group, remote};
-    /// # #[remote] fn load() -> f64 { 0.0 }
+    /// # #[remote] fn measure_load() -> f64 { 0.0 }
     /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
     /// let web = Group::to(["web1", "web2"])?;
-    /// let mut loads = web.call(load, ());
+    /// let mut loads = web.call(measure_load, ());
     /// while let Some((host, load)) = loads.next().await {
     ///     println!("{host}: {:.2}", load?);
     /// }
-    /// let loads = web.call(load, ()).await.raise_failures()?;
+    /// let loads = web.call(measure_load, ()).await.raise_failures()?;
     /// # Ok(()) }
     /// ```
     ///

@@ -8,7 +8,7 @@ use bytes::BytesMut;
 use remotely_call::{CallError, Caller, Doors, Line as Printed, Remote};
 use remotely_proto::call::Open;
 use remotely_session::{End, Incoming, Link, LinkBuilder, Service, Settings, Stream, reset};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::error::ErrorKind;
 use super::lines::{Lines, OnLine};
@@ -23,6 +23,8 @@ pub(super) struct Session {
     /// What it takes to connect, until that begins.
     waiting: Mutex<Option<Waiting>>,
     launched: AtomicBool,
+    /// The link is to be closed. Without a pipe it does not say so itself.
+    hung_up: Notify,
     stage: watch::Sender<Stage>,
 }
 
@@ -58,7 +60,7 @@ impl Session {
         options.errors = Errors::Hand(Arc::new(move |piece| taking.take_raw(piece)));
         let waiting = Mutex::new(Some(Waiting { builder, options, doors }));
         let stage = watch::Sender::new(Stage::Coming);
-        Arc::new(Self { link, caller, lines, waiting, launched: AtomicBool::new(false), stage })
+        Arc::new(Self { link, caller, lines, waiting, launched: AtomicBool::new(false), hung_up: Notify::new(), stage })
     }
 
     pub(super) fn is_up(&self) -> bool {
@@ -133,6 +135,7 @@ impl Session {
     /// Closes the link; what is left to do is done without anybody waiting.
     pub(super) fn hang_up(&self) {
         self.link.close();
+        self.hung_up.notify_one();
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).take();
         if !self.launched.swap(true, Ordering::Relaxed) {
             self.stage.send_replace(Stage::Over(ErrorKind::Closed));
@@ -150,8 +153,7 @@ impl Session {
         let queued = tokio::task::yield_now();
         let connected = tokio::select! {
             connected = bootstrap::connect(&options, builder, queued) => connected,
-            // Closed meanwhile.
-            _ = self.link.ended() => return self.over(ErrorKind::Closed),
+            () = self.hung_up.notified() => return self.over(ErrorKind::Closed),
         };
         let Connected { link, incoming, process, .. } = match connected {
             Ok(connected) => connected,
