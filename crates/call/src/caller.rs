@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use remotely_proto::call::{Failure, INLINE_MAX, Open, Record};
 use remotely_session::{Class, Ended, RecvStream, Stream};
 use thiserror::Error;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use crate::doors::Doors;
 use crate::outbox::Outbox;
@@ -29,6 +29,8 @@ struct Inner {
     doors: Arc<Doors>,
     outbox: Arc<Outbox>,
     calls: Mutex<Calls>,
+    /// How many bytes have been taken of what was printed there.
+    shown: watch::Receiver<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -62,11 +64,17 @@ pub enum CallError {
 
 impl Caller {
     /// Over this link, which need not have a pipe yet. `path` names the hosts from the user's own to the one that is called;
-    /// no more than `depth_limit` links may be opened one in the other.
-    pub fn new(doors: Arc<Doors>, path: Vec<String>, depth_limit: u8) -> Result<Self, Ended> {
+    /// no more than `depth_limit` links may be opened one in the other. `shown` tells how many bytes of [`Open::Output`] have
+    /// been taken: an answer waits for what was printed before it. When its sender is gone, nothing waits.
+    pub fn new(
+        doors: Arc<Doors>,
+        path: Vec<String>,
+        depth_limit: u8,
+        shown: watch::Receiver<u64>,
+    ) -> Result<Self, Ended> {
         let Stream { send, recv, .. } = doors.open(Class::Normal, &Open::Calls { path, depth_limit })?;
         let outbox = Outbox::new(send, doors.runtime());
-        let inner = Arc::new(Inner { doors, outbox, calls: Mutex::default() });
+        let inner = Arc::new(Inner { doors, outbox, calls: Mutex::default(), shown });
         let reading = Reading(inner.clone());
         inner.doors.runtime().spawn(reading.read(recv));
         Ok(Self { inner })
@@ -101,7 +109,7 @@ impl Caller {
         let (inner, mut recv) = (self.inner.clone(), stream.recv);
         self.inner.doors.runtime().spawn(async move {
             recv.widen(16 << 20);
-            let answer = answer(&mut recv).await;
+            let answer = inner.answer(&mut recv).await;
             let waiting = inner.calls().waiting.remove(&call);
             if let Some(waiting) = waiting {
                 let _ = waiting.send(answer);
@@ -153,8 +161,40 @@ impl Inner {
             std::future::pending().await
         };
         tokio::select! {
-            answer = answer(&mut recv) => answer,
+            answer = self.answer(&mut recv) => answer,
             never = sending => never,
+        }
+    }
+
+    fn hand_out(&self, answers: &mut Vec<(u32, Result<Bytes, Box<Failure>>)>) {
+        let mut calls = self.calls();
+        let waiting: Vec<_> =
+            answers.drain(..).filter_map(|(call, answer)| Some((calls.waiting.remove(&call)?, answer))).collect();
+        drop(calls);
+        for (waiting, answer) in waiting {
+            let _ = waiting.send(Ok(answer));
+        }
+    }
+
+    /// Waits until so much has been taken of what was printed.
+    async fn has_shown(&self, bytes: u64) {
+        let _ = self.shown.clone().wait_for(|shown| *shown >= bytes).await;
+    }
+
+    /// What a call came to, from a stream of its own.
+    async fn answer(&self, recv: &mut RecvStream) -> Answered {
+        let mut bytes = match all(recv, ANSWER_MAX).await {
+            Ok(bytes) => bytes.freeze(),
+            Err(Incomplete::Lost) => return Err(CallError::Over),
+            Err(error) => return Err(CallError::Decode(error.to_string())),
+        };
+        let (Ok(kind), Ok(printed)) = (bytes.try_get_u8(), bytes.try_get_u64_le()) else { return Err(CallError::Over) };
+        self.has_shown(printed).await;
+        match kind {
+            0 => Ok(Ok(bytes)),
+            _ => minicbor::decode(&bytes)
+                .map(|failure| Err(Box::new(failure)))
+                .map_err(|error| CallError::Decode(error.to_string())),
         }
     }
 
@@ -207,18 +247,16 @@ impl Reading {
                         Ok(failure) => answers.push((call, Err(Box::new(failure)))),
                         Err(error) => return tracing::warn!(%error, "what came is no failure"),
                     },
+                    Ok(Some(Record::Printed { bytes })) => {
+                        self.0.hand_out(&mut answers);
+                        self.0.has_shown(bytes).await;
+                    }
                     Ok(Some(_)) => {}
                     Ok(None) => break,
                     Err(error) => return tracing::warn!(%error, "what came is no answer"),
                 }
             }
-            let mut calls = self.0.calls();
-            let waiting: Vec<_> =
-                answers.drain(..).filter_map(|(call, answer)| Some((calls.waiting.remove(&call)?, answer))).collect();
-            drop(calls);
-            for (waiting, answer) in waiting {
-                let _ = waiting.send(Ok(answer));
-            }
+            self.0.hand_out(&mut answers);
         }
     }
 }
@@ -232,23 +270,5 @@ impl Drop for Reading {
         };
         drop(waiting);
         self.0.outbox.close();
-    }
-}
-
-/// What a call came to, from a stream of its own.
-async fn answer(recv: &mut RecvStream) -> Answered {
-    let mut bytes = match all(recv, ANSWER_MAX).await {
-        Ok(bytes) => bytes.freeze(),
-        Err(Incomplete::Lost) => return Err(CallError::Over),
-        Err(error) => return Err(CallError::Decode(error.to_string())),
-    };
-    if bytes.is_empty() {
-        return Err(CallError::Over);
-    }
-    match bytes.split_to(1)[0] {
-        0 => Ok(Ok(bytes)),
-        _ => minicbor::decode(&bytes)
-            .map(|failure| Err(Box::new(failure)))
-            .map_err(|error| CallError::Decode(error.to_string())),
     }
 }

@@ -1,6 +1,7 @@
 //! Lines that are printed on the host, on their way to the client. Filled by the agent.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use remotely_proto::call::{Line, Open};
 use remotely_session::{Class, Ended};
@@ -12,13 +13,14 @@ use crate::outbox::Outbox;
 #[derive(Debug)]
 pub struct Printer {
     outbox: Arc<Outbox>,
+    bytes: AtomicU64,
 }
 
 impl Printer {
     /// Over the link of `doors`.
     pub fn new(doors: &Arc<Doors>) -> Result<Arc<Self>, Ended> {
         let stream = doors.open(Class::Normal, &Open::Output)?;
-        Ok(Arc::new(Self { outbox: Outbox::new(stream.send, doors.runtime()) }))
+        Ok(Arc::new(Self { outbox: Outbox::new(stream.send, doors.runtime()), bytes: AtomicU64::new(0) }))
     }
 
     /// Waits while the client does not take what has been printed. Cancel safe.
@@ -26,11 +28,20 @@ impl Printer {
         self.outbox.room().await;
     }
 
-    /// Sends a line before whatever is sent from now on. Never waits.
+    /// Sends a line. Never waits.
     ///
     /// # Panics
     /// If the line is longer than [`LINE_MAX`](remotely_proto::call::LINE_MAX).
     pub fn print(&self, line: &Line) {
-        self.outbox.push(true, |out| line.encode(out));
+        self.outbox.push(true, |out| {
+            let before = out.len();
+            line.encode(out);
+            self.bytes.fetch_add((out.len() - before) as u64, Ordering::Relaxed);
+        });
+    }
+
+    /// How many bytes the lines are that have been printed so far, as they are sent.
+    pub fn printed(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
     }
 }

@@ -1,10 +1,10 @@
 //! The host's side: takes calls off streams, runs the functions, sends back what they came to. Used by the agent.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use remotely_proto::call::{Failure, FailureKind, INLINE_MAX, Open, Record};
 use remotely_session::{Class, RecvStream, Stream};
 use thiserror::Error;
@@ -31,16 +31,16 @@ pub struct Runner {
     doors: Arc<Doors>,
     functions: HashMap<&'static str, Vec<&'static Entry>>,
     pool: Arc<Pool>,
-    /// Has what called functions have printed so far sent before what they return.
-    printed: fn(bool),
+    /// Has what called functions have printed so far sent, and says how much that is.
+    printed: fn(bool) -> u64,
 }
 
 type Slot = Result<&'static Entry, Box<Failure>>;
 
 impl Runner {
     /// With all functions of this program. `printed` is called before an answer is sent, with whether no other call of the
-    /// stream is running.
-    pub fn new(doors: Arc<Doors>, printed: fn(bool)) -> Arc<Self> {
+    /// stream is running; the client takes the answer for one when it has so many bytes of what was printed.
+    pub fn new(doors: Arc<Doors>, printed: fn(bool) -> u64) -> Arc<Self> {
         let mut functions = HashMap::<_, Vec<_>>::new();
         for entry in FUNCTIONS {
             functions.entry(entry.name).or_default().push(entry);
@@ -56,6 +56,7 @@ impl Runner {
             runner: self.clone(),
             outbox: Outbox::new(send, &Handle::current()),
             running: Mutex::default(),
+            told: AtomicU64::new(0),
             room: Semaphore::new(CALLS_MAX),
         });
         calls.clone().read(recv).await;
@@ -85,8 +86,7 @@ impl Runner {
                 }
             },
         };
-        (self.printed)(false);
-        let [head, body] = message(answer);
+        let [head, body] = message(answer, (self.printed)(false));
         if send.send_all(&mut [head, body]).await.is_ok() {
             send.finish();
         }
@@ -140,6 +140,8 @@ struct Calls {
     runner: Arc<Runner>,
     outbox: Arc<Outbox>,
     running: Mutex<HashMap<u32, Running>>,
+    /// How much the client knows to have been printed.
+    told: AtomicU64,
     room: Semaphore,
 }
 
@@ -181,7 +183,7 @@ impl Calls {
             Record::Define { slot, signature, name } if slots.len() < SLOTS_MAX => {
                 slots.insert(slot, self.runner.find(&name, signature));
             }
-            Record::Define { .. } | Record::Value { .. } | Record::Failed { .. } => {}
+            Record::Define { .. } | Record::Value { .. } | Record::Failed { .. } | Record::Printed { .. } => {}
             Record::Call { call, slot, arguments } => {
                 self.outbox.room().await;
                 if let Ok(room) = self.room.acquire().await {
@@ -233,30 +235,37 @@ impl Calls {
             running.remove(&call);
             running.is_empty()
         };
-        (self.runner.printed)(last);
+        let printed = (self.runner.printed)(last);
         self.room.add_permits(1);
         match answer {
-            Ok(value) if value.len() > INLINE_MAX => self.send_apart(call, Ok(value)),
+            Ok(value) if value.len() > INLINE_MAX => self.send_apart(call, Ok(value), printed),
             Ok(value) => {
-                let record = Record::Value { call, value: value.into() };
-                self.outbox.push(last, |out| record.encode(out));
+                self.push(last, printed, &Record::Value { call, value: value.into() });
             }
             Err(failure) => {
                 let bytes = encoded(&failure);
                 if bytes.len() > INLINE_MAX {
-                    return self.send_apart(call, Err(failure));
+                    return self.send_apart(call, Err(failure), printed);
                 }
-                let record = Record::Failed { call, failure: bytes.into() };
-                self.outbox.push(last, |out| record.encode(out));
+                self.push(last, printed, &Record::Failed { call, failure: bytes.into() });
             }
         }
     }
 
-    fn send_apart(&self, call: u32, answer: Answer) {
+    fn push(&self, at_once: bool, printed: u64, record: &Record) {
+        self.outbox.push(at_once, |out| {
+            if self.told.fetch_max(printed, Ordering::Relaxed) < printed {
+                Record::Printed { bytes: printed }.encode(out);
+            }
+            record.encode(out);
+        });
+    }
+
+    fn send_apart(&self, call: u32, answer: Answer, printed: u64) {
         let doors = self.runner.doors.clone();
         let Ok(Stream { mut send, .. }) = doors.open(Class::Normal, &Open::Answer { call }) else { return };
         doors.runtime().spawn(async move {
-            if send.send_all(&mut message(answer)).await.is_ok() {
+            if send.send_all(&mut message(answer, printed)).await.is_ok() {
                 send.finish();
             }
         });
@@ -297,11 +306,15 @@ fn encoded(failure: &Failure) -> Vec<u8> {
 }
 
 /// An answer on a stream of its own.
-fn message(answer: Answer) -> [Bytes; 2] {
-    match answer {
-        Ok(value) => [Bytes::from_static(&[0]), value.into()],
-        Err(failure) => [Bytes::from_static(&[1]), encoded(&failure).into()],
-    }
+fn message(answer: Answer, printed: u64) -> [Bytes; 2] {
+    let (kind, body) = match answer {
+        Ok(value) => (0, value),
+        Err(failure) => (1, encoded(&failure)),
+    };
+    let mut head = BytesMut::new();
+    head.put_u8(kind);
+    head.put_u64_le(printed);
+    [head.freeze(), body.into()]
 }
 
 /// Not all of a stream could be taken.

@@ -24,7 +24,7 @@ pub enum Open {
         depth_limit: u8,
     },
     /// One call with many arguments: they follow until the end of the stream. What it came to is sent back: a byte, 0 for a
-    /// value and 1 for a [`Failure`], and that. Opened by the client.
+    /// value and 1 for a [`Failure`], a number as in [`Record::Printed`] (u64, little endian), and that. Opened by the client.
     #[n(1)]
     Call {
         /// As in [`Define`](Record::Define).
@@ -100,6 +100,11 @@ pub enum Record {
         /// A [`Failure`] in CBOR.
         failure: Bytes,
     },
+    /// What follows belongs behind so many bytes of [`Open::Output`], counted from its beginning. Towards the client.
+    Printed {
+        /// How many.
+        bytes: u64,
+    },
 }
 
 /// The peer's bytes are no record.
@@ -121,6 +126,7 @@ const CALL: u8 = 1;
 const CANCEL: u8 = 2;
 const VALUE: u8 = 16;
 const FAILED: u8 = 17;
+const PRINTED: u8 = 18;
 
 impl Record {
     /// Appends it as bytes.
@@ -142,6 +148,10 @@ impl Record {
                 out.put_slice(arguments);
             }
             Record::Cancel { call } => head(out, CANCEL, *call, 0),
+            Record::Printed { bytes } => {
+                head(out, PRINTED, 0, 8);
+                out.put_u64_le(*bytes);
+            }
             Record::Value { call, value: payload } | Record::Failed { call, failure: payload } => {
                 assert!(payload.len() <= INLINE_MAX, "an answer of {} bytes", payload.len());
                 let kind = if matches!(self, Record::Value { .. }) { VALUE } else { FAILED };
@@ -178,6 +188,7 @@ impl Record {
             CANCEL => Record::Cancel { call: number },
             VALUE => Record::Value { call: number, value: record },
             FAILED => Record::Failed { call: number, failure: record },
+            PRINTED => Record::Printed { bytes: record.try_get_u64_le().map_err(cut)? },
             _ => return Err(RecordError::Kind(kind)),
         }))
     }
@@ -302,6 +313,7 @@ mod tests {
             Record::Cancel { call: 7 },
             Record::Value { call: 7, value: Bytes::new() },
             Record::Failed { call: 8, failure: Bytes::from_static(b"x") },
+            Record::Printed { bytes: u64::MAX - 1 },
         ];
         let mut bytes = BytesMut::new();
         records.iter().for_each(|record| record.encode(&mut bytes));

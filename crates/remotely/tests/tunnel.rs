@@ -224,6 +224,25 @@ fn run(script: String) {
     assert!(Command::new("sh").args(["-c", &script]).status().unwrap().success());
 }
 
+#[remote]
+fn print_lines(count: usize, size: usize) -> Vec<u8> {
+    (0..count).for_each(|n| println!("{n}"));
+    vec![1; size]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn no_answer_overtakes_what_was_printed_before_it() {
+    let (tunnel, lines) = listening();
+    let mut printed = 0;
+    for (rounds, count, size) in [(300, 10, 0), (30, 10, 100_000), (30, 1000, 0), (3, 100_000, 100_000)] {
+        for _ in 0..rounds {
+            tunnel.call(print_lines, (count, size)).await.unwrap();
+            printed += count;
+            assert_eq!(lines.lock().unwrap().len(), printed, "{count} lines, {size} bytes");
+        }
+    }
+}
+
 #[tokio::test]
 async fn whoever_prints_without_end_waits_for_who_takes_it() {
     let taken = Arc::new(Mutex::new(0));

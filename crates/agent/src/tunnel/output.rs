@@ -66,9 +66,9 @@ async fn watch(n: usize, reader: AsyncFd<OwnedFd>) {
     }
 }
 
-/// Sends what has been printed so far; with `last`, also a line that has no end yet.
-pub(super) fn flush(last: bool) {
-    let Some(output) = OUTPUT.get() else { return };
+/// Sends what has been printed so far; with `last`, also a line that has no end yet. How many bytes have been sent.
+pub(super) fn flush(last: bool) -> u64 {
+    let Some(output) = OUTPUT.get() else { return 0 };
     let [first, second] = &output.sources;
     let mut sources = [first, second].map(|source| source.lock().unwrap_or_else(PoisonError::into_inner));
     let mut fds =
@@ -83,6 +83,7 @@ pub(super) fn flush(last: bool) {
             source.print(&output.printer, rest);
         }
     }
+    output.printer.printed()
 }
 
 impl Source {

@@ -21,7 +21,7 @@ impl Ends {
         let there = LinkBuilder::new(Settings { role: Role::Agent, ..Settings::default() });
         let (there, mut incoming) = there.attach(Pipe { reader: down_reader, writer: up_writer }, bytes::Bytes::new());
         let doors = Doors::new(there);
-        let runner = Runner::new(doors.clone(), |_| {});
+        let runner = Runner::new(doors.clone(), |_| 0);
         tokio::spawn(async move {
             while let Some(offer) = incoming.next().await {
                 assert_eq!(offer.service, Service::CALL);
@@ -41,7 +41,7 @@ impl Ends {
         let here = LinkBuilder::new(Settings::default());
         let doors = Doors::new(here.link());
         let path = vec!["localhost".to_owned(), "there".to_owned()];
-        let caller = Caller::new(doors.clone(), path, 2).unwrap();
+        let caller = Caller::new(doors.clone(), path, 2, tokio::sync::watch::channel(0).1).unwrap();
         let (link, mut incoming) = here.attach(Pipe { reader: up_reader, writer: down_writer }, bytes::Bytes::new());
         let answered = caller.clone();
         tokio::spawn(async move {

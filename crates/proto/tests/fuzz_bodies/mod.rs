@@ -81,7 +81,7 @@ fn call_records(data: &[u8]) {
             call::Record::Call { arguments: bytes, .. }
             | call::Record::Value { value: bytes, .. }
             | call::Record::Failed { failure: bytes, .. } => bytes.len() > call::INLINE_MAX,
-            call::Record::Cancel { .. } => false,
+            call::Record::Cancel { .. } | call::Record::Printed { .. } => false,
         };
         if !long {
             let mut bytes = BytesMut::new();

@@ -32,6 +32,7 @@ struct Waiting {
     builder: LinkBuilder,
     options: ConnectOptions,
     doors: Arc<Doors>,
+    shown: watch::Sender<u64>,
 }
 
 #[derive(Debug, Clone)]
@@ -54,11 +55,12 @@ impl Session {
         let builder = LinkBuilder::new(Settings { depth, ..Settings::default() });
         let link = builder.link();
         let doors = Doors::new(link.clone());
-        let caller = Caller::new(doors.clone(), path, depth_limit).ok();
+        let (shown, has_shown) = watch::channel(0);
+        let caller = Caller::new(doors.clone(), path, depth_limit, has_shown).ok();
         let lines = Lines::new(host, on_line);
         let taking = lines.clone();
         options.errors = Errors::Hand(Arc::new(move |piece| taking.take_raw(piece)));
-        let waiting = Mutex::new(Some(Waiting { builder, options, doors }));
+        let waiting = Mutex::new(Some(Waiting { builder, options, doors, shown }));
         let stage = watch::Sender::new(Stage::Coming);
         Arc::new(Self { link, caller, lines, waiting, launched: AtomicBool::new(false), hung_up: Notify::new(), stage })
     }
@@ -148,7 +150,7 @@ impl Session {
         self.reached(|stage| matches!(stage, Stage::Over(_))).await;
     }
 
-    async fn live(self: Arc<Self>, Waiting { builder, options, doors }: Waiting) {
+    async fn live(self: Arc<Self>, Waiting { builder, options, doors, shown }: Waiting) {
         // Whoever else calls at the same moment is to travel with the first.
         let queued = tokio::task::yield_now();
         let connected = tokio::select! {
@@ -159,7 +161,7 @@ impl Session {
             Ok(connected) => connected,
             Err(error) => return self.over(ErrorKind::Connect(Arc::new(error))),
         };
-        tokio::spawn(take(incoming, doors, self.caller.clone(), self.lines.clone()));
+        tokio::spawn(take(incoming, doors, self.caller.clone(), self.lines.clone(), Arc::new(shown)));
         if link.linked().await.is_ok() {
             self.stage.send_replace(Stage::Up);
         }
@@ -183,7 +185,13 @@ impl Session {
 }
 
 /// Takes the streams that the agent opens.
-async fn take(mut incoming: Incoming, doors: Arc<Doors>, caller: Option<Caller>, lines: Arc<Lines>) {
+async fn take(
+    mut incoming: Incoming,
+    doors: Arc<Doors>,
+    caller: Option<Caller>,
+    lines: Arc<Lines>,
+    shown: Arc<watch::Sender<u64>>,
+) {
     while let Some(offer) = incoming.next().await {
         if offer.service != Service::CALL {
             offer.refuse(reset::REFUSED);
@@ -192,24 +200,32 @@ async fn take(mut incoming: Incoming, doors: Arc<Doors>, caller: Option<Caller>,
         match (minicbor::decode(&offer.body), &caller) {
             (Ok(Open::Answer { call }), Some(caller)) => caller.take_answer(call, offer.stream),
             (Ok(Open::Channel), _) => doors.offer_channel(offer),
-            (Ok(Open::Output), _) => drop(tokio::spawn(print(offer.stream, lines.clone()))),
+            (Ok(Open::Output), _) => drop(tokio::spawn(print(offer.stream, lines.clone(), shown.clone()))),
             _ => offer.refuse(reset::REFUSED),
         }
     }
 }
 
-async fn print(stream: Stream, lines: Arc<Lines>) {
+/// Hands out what is printed, and tells the caller how far that has come.
+async fn print(stream: Stream, lines: Arc<Lines>, shown: Arc<watch::Sender<u64>>) {
     let Stream { mut send, mut recv, .. } = stream;
     send.finish();
-    let mut received = BytesMut::new();
+    let (mut received, mut taken) = (BytesMut::new(), 0);
     while let Ok(Some(chunk)) = recv.recv().await {
         received.extend_from_slice(&chunk);
+        taken += chunk.len() as u64;
         loop {
             match Printed::decode(&mut received) {
                 Ok(Some(line)) => lines.take(line),
                 Ok(None) => break,
-                Err(error) => return tracing::warn!(%error, "what came is no printed line"),
+                Err(error) => {
+                    tracing::warn!(%error, "what came is no printed line");
+                    shown.send_replace(u64::MAX);
+                    return;
+                }
             }
         }
+        shown.send_replace(taken - received.len() as u64);
     }
+    shown.send_replace(u64::MAX);
 }
