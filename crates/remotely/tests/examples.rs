@@ -106,10 +106,10 @@ fn container_pool_does_all_the_work_whoever_fails() {
     let desk = Desk::new();
     let output = desk.run("container-pool", &["2", "local:", "command:env", "command:/no/such"]);
     assert!(output.status.success(), "{}", err(&output));
-    assert!(out(&output).starts_with("78498 primes below 1000000, found by "), "{}", out(&output));
+    assert!(out(&output).starts_with("25997 primes below 300000, found by "), "{}", out(&output));
     assert!(err(&output).contains("command:/no/such#1: "), "{}", err(&output));
     let output = desk.run("container-pool", &["1", "command:/no/such"]);
-    assert_eq!(out(&output), "78498 primes below 1000000, found by 0 workers\n");
+    assert_eq!(out(&output), "25997 primes below 300000, found by 0 workers\n");
 }
 
 #[test]

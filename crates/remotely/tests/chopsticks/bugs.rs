@@ -30,12 +30,8 @@ async fn a_child_that_prints_neither_hangs_nor_corrupts() {
     assert_eq!(text(&heard), ["hi"]);
     // What could be taken for anything, and nothing to read for who reads.
     assert_eq!(call("head -c 1000000 /dev/urandom; head -c 100000 /dev/urandom >&2; cat").await.unwrap(), Some(0));
-    let received = || heard.lock().unwrap().iter().map(|line| line.bytes.len() + 1).sum::<usize>();
-    let began = std::time::Instant::now();
-    while received() < 1_100_000 {
-        assert!(began.elapsed() < LIMIT, "{} bytes", received());
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    let received: usize = heard.lock().unwrap().iter().map(|line| line.bytes.len() + 1).sum();
+    assert!(received >= 1_100_000, "{received}");
     // One who goes on printing when the call has returned.
     assert_eq!(call("(sleep 0.2; echo late) & exit 0").await.unwrap(), Some(0));
     tunnel.call(sleep, (600,)).await.unwrap();

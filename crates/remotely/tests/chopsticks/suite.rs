@@ -207,7 +207,7 @@ fn tunnels_show_what_they_are() {
 /// Whatever the way there is: the name counts.
 #[test]
 fn hosts_are_equal_by_name() {
-    let by_ssh = Tunnel::to("dev@a").unwrap();
+    let by_ssh = Tunnel::to("a").unwrap();
     assert_eq!(Group::from(local("a")), Group::from(&by_ssh));
     assert!((local("a") - by_ssh).is_empty());
 }
