@@ -18,7 +18,7 @@ const STEP: u64 = 10_000;
 /// Runs in a container. It is not async: it has a thread of its own for as long as it computes.
 #[remote]
 fn count_primes(from: u64, to: u64) -> u64 {
-    let is_prime = |n: u64| n > 1 && (2..).take_while(|d| d * d <= n).all(|d| n % d != 0);
+    let is_prime = |n: u64| n > 1 && (2..).take_while(|d| d * d <= n).all(|d| !n.is_multiple_of(d));
     (from..to).filter(|n| is_prime(*n)).count() as u64
 }
 

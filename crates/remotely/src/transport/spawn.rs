@@ -77,12 +77,14 @@ pub(crate) fn start_with(argv: &[OsString], manner: Manner<'_>) -> Result<Starte
 }
 
 /// A process that ends when its standard input does, and with this program in any case. Standard error is ours.
+#[cfg(feature = "cli")]
 #[derive(Debug)]
 pub(crate) struct Attached {
     child: Child,
 }
 
 /// Starts one, on the thread that lives as long as it is needed; with what its standard output is read from.
+#[cfg(feature = "cli")]
 pub(crate) fn attached(argv: &[OsString]) -> Result<(Attached, std::process::ChildStdout), StartError> {
     let program = argv.first().cloned().unwrap_or_default();
     let mut command = command(argv);
@@ -100,6 +102,7 @@ pub(crate) fn attached(argv: &[OsString]) -> Result<(Attached, std::process::Chi
     Ok((Attached { child }, output))
 }
 
+#[cfg(feature = "cli")]
 impl Attached {
     /// Ends it, and waits for that.
     pub(crate) fn wait(&mut self) -> ExitStatus {
@@ -108,6 +111,7 @@ impl Attached {
     }
 }
 
+#[cfg(feature = "cli")]
 impl Drop for Attached {
     fn drop(&mut self) {
         self.wait();
