@@ -269,8 +269,9 @@ fn announced(flight: Bytes) -> impl Buf {
 }
 
 /// Compressing takes a second, during which signals must still be heard.
-async fn payload(executable: Arc<Executable>, gzip: bool, again: bool) -> Result<Vec<u8>, ConnectError> {
-    let made = tokio::task::spawn_blocking(move || if gzip { executable.packed(again) } else { executable.plain() });
+async fn payload(executable: Arc<Executable>, gzip: bool, again: bool) -> Result<Arc<Vec<u8>>, ConnectError> {
+    let make = move || if gzip { executable.packed(again) } else { executable.plain().map(Arc::new) };
+    let made = tokio::task::spawn_blocking(make);
     made.await.unwrap_or_else(|error| Err(ConnectError::pipe(error.into())))
 }
 

@@ -7,6 +7,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::ConnectError;
 
@@ -114,8 +115,23 @@ impl Executable {
         read().map_err(|source| ConnectError::Executable { path: self.path.clone(), source })
     }
 
-    /// Its bytes, compressed by gzip. `again` says that what the cache gave turned out to be wrong.
-    pub(super) fn packed(&self, again: bool) -> Result<Vec<u8>, ConnectError> {
+    /// Its bytes, compressed by gzip. `again` says that what the cache gave turned out to be wrong. Of several hosts that want
+    /// them at once, the others wait for what the first one makes, and share it.
+    pub(super) fn packed(&self, again: bool) -> Result<Arc<Vec<u8>>, ConnectError> {
+        static LAST: Mutex<Option<(Hash, Weak<Vec<u8>>)>> = Mutex::new(None);
+        let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+        if let (Some((hash, packed)), false) = (&*last, again)
+            && *hash == self.hash
+            && let Some(packed) = packed.upgrade()
+        {
+            return Ok(packed);
+        }
+        let packed = Arc::new(self.pack(again)?);
+        *last = Some((self.hash.clone(), Arc::downgrade(&packed)));
+        Ok(packed)
+    }
+
+    fn pack(&self, again: bool) -> Result<Vec<u8>, ConnectError> {
         let at = self.cache.as_ref().map(|cache| cache.join(format!("packed-{}.gz", self.hash)));
         if let (Some(at), false) = (&at, again)
             && let Ok(packed) = fs::read(at)
