@@ -45,6 +45,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let (sender, mut lines) = channel();
     let mut calls = group.call(follow, (path, sender));
+    // One for all turns of the loop: a new one each time would miss what comes between two.
+    let mut interrupted = std::pin::pin!(tokio::signal::ctrl_c());
     loop {
         tokio::select! {
             line = lines.recv() => match line {
@@ -57,7 +59,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
             Some((_, result)) = calls.next() => if let Err(error) = result {
                 eprintln!("{error}");
             },
-            _ = tokio::signal::ctrl_c() => break,
+            _ = &mut interrupted => break,
         }
     }
     // Dropped, the calls are cancelled; closed, the links take with them whatever else runs there.

@@ -175,13 +175,15 @@ async fn run(
     });
     let mut results = start(&group, &how.options(observer))?;
     let (mut worst, mut failed) = (0, 0);
+    // One for all turns: what comes between two would be lost.
+    let mut interrupted = std::pin::pin!(tokio::signal::ctrl_c());
     loop {
         let (host, result) = tokio::select! {
             next = results.next() => match next {
                 Some(next) => next,
                 None => break,
             },
-            _ = tokio::signal::ctrl_c() => {
+            _ = &mut interrupted => {
                 drop(results);
                 let _ = tokio::time::timeout(std::time::Duration::from_secs(3), group.close()).await;
                 remotely_copy::idle().await;

@@ -99,6 +99,8 @@ async fn run(args: &Args) -> Result<u8, FleetError> {
     let mut hosts: Vec<Host> = group.hosts().map(Host::new).collect();
     let (mut worst, mut failed) = (0, 0);
     let mut ticks = tokio::time::interval(Duration::from_millis(200));
+    // One for all turns: what comes between two would be lost.
+    let mut interrupted = std::pin::pin!(tokio::signal::ctrl_c());
     loop {
         tokio::select! {
             event = coming.recv() => match event {
@@ -133,7 +135,7 @@ async fn run(args: &Args) -> Result<u8, FleetError> {
                 }
             },
             _ = ticks.tick() => screen.tick(),
-            _ = tokio::signal::ctrl_c() => {
+            _ = &mut interrupted => {
                 drop(results);
                 stop(&group).await;
                 return Ok(130);
