@@ -7,6 +7,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use super::ConnectError;
 
@@ -116,6 +117,9 @@ impl Executable {
 
     /// Its bytes, compressed by gzip. `again` says that what the cache gave turned out to be wrong.
     pub(super) fn packed(&self, again: bool) -> Result<Vec<u8>, ConnectError> {
+        // A group connects to many hosts at once: one compresses, and the others find that in the cache.
+        static MAKING: Mutex<()> = Mutex::new(());
+        let _making = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
         let at = self.cache.as_ref().map(|cache| cache.join(format!("packed-{}.gz", self.hash)));
         if let (Some(at), false) = (&at, again)
             && let Ok(packed) = fs::read(at)
@@ -197,5 +201,32 @@ pub(super) fn nonce() -> u64 {
             let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
             now.as_nanos() as u64 ^ u64::from(std::process::id()) << 40
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_hosts_at_once_need_one_compression() {
+        let cache = tempfile::tempdir().unwrap();
+        let hash = Hash::of(b"x");
+        let packed = cache.path().join(format!("packed-{hash}.gz"));
+        // Long enough to compress that all are at it.
+        let path = cache.path().join("plain");
+        fs::write(&path, vec![7; 16 << 20]).unwrap();
+        let executable =
+            Executable { path: path.clone(), file: File::open(path).unwrap(), hash, cache: Some(cache.path().into()) };
+        let seen = || {
+            executable.packed(false).unwrap();
+            // Each that is written is a file of its own.
+            fs::metadata(&packed).unwrap().ino()
+        };
+        let inodes: Vec<_> = std::thread::scope(|scope| {
+            let all: Vec<_> = (0..8).map(|_| scope.spawn(seen)).collect();
+            all.into_iter().map(|one| one.join().unwrap()).collect()
+        });
+        assert!(inodes.iter().all(|inode| *inode == inodes[0]), "{inodes:?}");
     }
 }
