@@ -57,7 +57,6 @@ async fn main() -> Result<(), Failure> {
     if host == "serve" {
         return serve().await;
     }
-    #[expect(clippy::disallowed_methods, reason = "it has no spawner")]
     let mut ssh = Command::new("ssh");
     let ssh = ssh.args([&host, "./by_hand", "serve"]).stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut child = ssh.kill_on_drop(true).spawn()?;
