@@ -88,10 +88,10 @@ fn small(plan: &Plan, site: &Site, rtts: &[u64]) -> Table {
     let ways = plan.chosen(TREE);
     let mut lines: Vec<Vec<Cell>> = ways.iter().map(|_| Vec::new()).collect();
     for rtt in rtts {
-        let measured = in_turn(plan, &ways, |way, turn| {
-            // A round trip for each file: it is no secret what that comes to, and once tells it.
-            if way.peer == "chopsticks" && *rtt > 0 && turn != 1 {
-                return Ok(Vec::new());
+        let measured = in_turn(plan, &ways, |way, _| {
+            // A round trip for each file: minutes.
+            if way.peer == "chopsticks" && *rtt > 0 {
+                return Ok(vec![f64::NAN]);
             }
             site.host.sh("rm -rf /home/dev/put");
             let seconds = site.run(plan, way, &format!("rtt{rtt}"), "")?;

@@ -3,6 +3,7 @@
 
 use std::error::Error;
 use std::io::Read;
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
@@ -19,7 +20,20 @@ fn nothing() {}
 async fn nothing_async() {}
 
 #[remotely::main]
-async fn main() -> Result<(), Box<dyn Error>> {
+async fn main() -> ExitCode {
+    match run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let causes = std::iter::successors(error.source(), |error| error.source()).map(ToString::to_string);
+            let all: Vec<_> = std::iter::once(error.to_string()).chain(causes).collect();
+            // The last line is what the table shows.
+            eprintln!("{}", all.join(": ").lines().take(2).collect::<Vec<_>>().join(" "));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> Result<(), Box<dyn Error>> {
     let began = Instant::now();
     let words: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
