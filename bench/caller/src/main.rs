@@ -24,8 +24,11 @@ async fn main() -> ExitCode {
     match run().await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let causes = std::iter::successors(error.source(), |error| error.source()).map(ToString::to_string);
-            let all: Vec<_> = std::iter::once(error.to_string()).chain(causes).collect();
+            let (mut all, mut cause) = (vec![error.to_string()], error.source());
+            while let Some(error) = cause {
+                all.push(error.to_string());
+                cause = error.source();
+            }
             // The last line is what the table shows.
             eprintln!("{}", all.join(": ").lines().take(2).collect::<Vec<_>>().join(" "));
             ExitCode::FAILURE
