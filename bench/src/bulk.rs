@@ -40,7 +40,7 @@ fn table(plan: &Plan, title: &str, ways: &[(&str, &str)], reads: bool) -> Table 
     for (name, script) in ways {
         let sshfs = *script == SSHFS_READ;
         let wanted = if sshfs { Peer::Sshfs } else { Peer::Remotely };
-        if plan.peers.as_ref().is_some_and(|peers| !peers.contains(&wanted)) {
+        if !plan.wants(wanted.name()) {
             continue;
         }
         let cells = rtts.iter().map(|rtt| Cell::median(runs(plan, Wire::rtt(*rtt), script, reads))).collect();

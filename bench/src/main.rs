@@ -7,25 +7,40 @@ use std::time::Duration;
 use testbed::Wire;
 
 mod bulk;
+mod call;
+mod copy;
+mod fanout;
 mod lua;
 mod mux;
 mod peer;
+mod site;
 mod table;
 
 use peer::Peer;
+use site::Way;
 use table::{Cell, Table};
 
 const USAGE: &str = "usage: bench [OPTION...] [ROW...]
-rows:    gcc  lua  read  write  mux       (all of them, if none is named)
+rows:    gcc lua read write mux, for commands; call fanout copy, for programs (all of them, if none is named)
 options: --rtt MS[,MS...]   --runs N   --peers NAME[,NAME...]   --limit SECONDS of one run
-peers:   native ssh remotely remotely-cold sshfs outrun rsync";
+peers:   native ssh remotely remotely-cold sshfs outrun rsync; ssh remotely chopsticks mitogen clush pdsh";
 
 struct Plan {
     rows: Vec<String>,
     rtts: Option<Vec<u64>>,
-    peers: Option<Vec<Peer>>,
+    peers: Option<Vec<String>>,
     runs: usize,
     limit: Duration,
+}
+
+impl Plan {
+    fn wants(&self, peer: &str) -> bool {
+        self.peers.as_ref().is_none_or(|peers| peers.iter().any(|wanted| wanted == peer))
+    }
+
+    fn chosen(&self, ways: impl IntoIterator<Item = Way>) -> Vec<Way> {
+        ways.into_iter().filter(|way| self.wants(way.peer)).collect()
+    }
 }
 
 fn main() -> ExitCode {
@@ -55,6 +70,9 @@ fn main() -> ExitCode {
             }
             "read" => println!("{}", bulk::read(&plan)),
             "write" => println!("{}", bulk::write(&plan)),
+            "call" => call::run(&plan).iter().for_each(|table| println!("{table}")),
+            "fanout" => println!("{}", fanout::run(&plan)),
+            "copy" => copy::run(&plan).iter().for_each(|table| println!("{table}")),
             _ => mux::run(),
         }
     }
@@ -65,8 +83,7 @@ fn main() -> ExitCode {
 fn timed(plan: &Plan, title: &str, peers: &[Peer], rtts: &[u64], run: &dyn Fn(Peer, Wire) -> Vec<Cell>) -> Table {
     let rtts = plan.rtts.as_deref().unwrap_or(rtts);
     let mut table = Table::new(title, rtts.iter().map(|rtt| format!("RTT {rtt} ms")));
-    let wanted = |peer: &&Peer| plan.peers.as_ref().is_none_or(|wanted| wanted.contains(peer));
-    for peer in peers.iter().filter(wanted) {
+    for peer in peers.iter().filter(|peer| plan.wants(peer.name())) {
         // What does not use the wire is measured once.
         let columns = if *peer == Peer::Native { &rtts[..1.min(rtts.len())] } else { rtts };
         let cells: Vec<_> = columns.iter().map(|rtt| Cell::median(run(*peer, Wire::rtt(*rtt)))).collect();
@@ -76,7 +93,7 @@ fn timed(plan: &Plan, title: &str, peers: &[Peer], rtts: &[u64], run: &dyn Fn(Pe
 }
 
 fn parse(mut words: impl Iterator<Item = String>) -> Result<Plan, String> {
-    let rows = ["gcc", "lua", "read", "write", "mux"];
+    let rows = ["gcc", "lua", "read", "write", "mux", "call", "fanout", "copy"];
     let mut plan = Plan { rows: Vec::new(), rtts: None, peers: None, runs: 3, limit: Duration::from_secs(200) };
     while let Some(word) = words.next() {
         let mut value = || words.next().ok_or(format!("{word} needs a value"));
@@ -85,7 +102,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Plan, String> {
             "--rtt" => plan.rtts = Some(value()?.split(',').map(number).collect::<Result<_, _>>()?),
             "--runs" => plan.runs = usize::try_from(number(&value()?)?.max(1)).map_err(|e| e.to_string())?,
             "--limit" => plan.limit = Duration::from_secs(number(&value()?)?),
-            "--peers" => plan.peers = Some(value()?.split(',').map(Peer::of_name).collect::<Result<_, _>>()?),
+            "--peers" => plan.peers = Some(value()?.split(',').map(peer).collect::<Result<_, _>>()?),
             row if rows.contains(&row) => plan.rows.push(word),
             other => return Err(format!("{other:?}?")),
         }
@@ -94,6 +111,12 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Plan, String> {
         plan.rows = rows.map(str::to_owned).to_vec();
     }
     Ok(plan)
+}
+
+/// The name, if there is such a peer in any row.
+fn peer(name: &str) -> Result<String, String> {
+    let known = Peer::is_name(name) || ["chopsticks", "mitogen", "clush", "pdsh"].contains(&name);
+    if known { Ok(name.to_owned()) } else { Err(format!("no peer {name:?}")) }
 }
 
 /// What it was measured on, as a line of Markdown.

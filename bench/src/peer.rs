@@ -46,9 +46,8 @@ impl Peer {
         Self::ALL.iter().find(|(peer, _)| *peer == self).map_or("", |(_, name)| name)
     }
 
-    pub(crate) fn of_name(name: &str) -> Result<Self, String> {
-        let found = Self::ALL.iter().find(|(_, of)| *of == name);
-        found.map(|(peer, _)| *peer).ok_or(format!("no peer {name:?}"))
+    pub(crate) fn is_name(name: &str) -> bool {
+        Self::ALL.iter().any(|(_, of)| *of == name)
     }
 
     /// The host that it needs: without compilers, except where they must be there.

@@ -33,6 +33,8 @@ impl Cell {
 impl fmt::Display for Cell {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            // Not a thing that this one does.
+            Self::Value(value, _) if value.is_nan() => Ok(()),
             Self::Value(value, runs) if *value >= 100.0 => write!(f, "{value:.0} ({runs})"),
             Self::Value(value, runs) => write!(f, "{value:.2} ({runs})"),
             Self::Stopped(after) => write!(f, "> {} stopped", after.as_secs()),
@@ -82,7 +84,8 @@ mod tests {
         let mut table = Table::new("t", ["a".to_owned(), "b".to_owned()]);
         table.line("x", vec![Cell::median(vec![Cell::Value(3.0, 1), Cell::Value(1.0, 1), Cell::Value(2.5, 1)])]);
         table.line("y", vec![Cell::Failed("a|b".into()), Cell::median(Vec::new())]);
-        let lines = "| t | a | b |\n|---|---:|---:|\n| x | 2.50 (3) |  |\n| y | failed: a b | failed: not measured |\n";
+        table.line("z", vec![Cell::Value(f64::NAN, 1), Cell::Value(1.0, 2)]);
+        let lines = "| t | a | b |\n|---|---:|---:|\n| x | 2.50 (3) |  |\n| y | failed: a b | failed: not measured |\n| z |  | 1.00 (2) |\n";
         assert_eq!(table.to_string(), lines);
     }
 }

@@ -37,19 +37,7 @@ impl Executables {
     /// # Panics
     /// When they don't build.
     pub fn build() -> PathBuf {
-        let _lock = cache::lock("build");
-        let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("testbed is in the workspace");
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let mut build = command(cargo);
-        build.current_dir(workspace).args(["build", "--quiet", "--profile", "fast", "--message-format", "json"]);
-        build.args(Self::NAMES.iter().flat_map(|name| ["--package", name]));
-        let outcome = Process::start(&mut build, b"").wait(Duration::from_secs(1800));
-        assert!(outcome.status.success(), "testbed: cargo build of {:?} failed\n{}", Self::NAMES, outcome.errors());
-        // The one field of cargo's messages that is needed here; paths with escapes would not be found and reported.
-        let text = outcome.text();
-        let executable = |line: &str| Some(PathBuf::from(line.split_once("\"executable\":\"")?.1.split_once('"')?.0));
-        let found = text.lines().filter_map(executable).find(|path| path.ends_with("remotely"));
-        let found = found.unwrap_or_else(|| panic!("testbed: cargo did not say where it put remotely\n{text}"));
+        let found = built(&Self::NAMES, "remotely");
         found.parent().unwrap_or(Path::new("/")).to_owned()
     }
 
@@ -62,4 +50,24 @@ impl Executables {
     pub fn remotely(&self) -> &Path {
         &self.all[0]
     }
+}
+
+/// Builds the executables that packages of this workspace are named after, with the profile `fast`, and returns the path of one.
+///
+/// # Panics
+/// When they don't build.
+pub fn built(packages: &[&str], executable: &str) -> PathBuf {
+    let _lock = cache::lock("build");
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("testbed is in the workspace");
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut build = command(cargo);
+    build.current_dir(workspace).args(["build", "--quiet", "--profile", "fast", "--message-format", "json"]);
+    build.args(packages.iter().flat_map(|name| ["--package", name, "--bin", name]));
+    let outcome = Process::start(&mut build, b"").wait(Duration::from_secs(1800));
+    assert!(outcome.status.success(), "testbed: cargo build of {packages:?} failed\n{}", outcome.errors());
+    // The one field of cargo's messages that is needed here; paths with escapes would not be found and reported.
+    let text = outcome.text();
+    let path = |line: &str| Some(PathBuf::from(line.split_once("\"executable\":\"")?.1.split_once('"')?.0));
+    let found = text.lines().filter_map(path).find(|path| path.ends_with(executable));
+    found.unwrap_or_else(|| panic!("testbed: cargo did not say where it put {executable}\n{text}"))
 }

@@ -38,22 +38,28 @@ fn judge(path: &Path) -> std::io::Result<Vec<String>> {
 }
 
 fn build(workspace: &Path) -> Result<PathBuf, String> {
-    let arguments = ["build", "--release", "--package", "remotely", "--message-format", "json-render-diagnostics"];
+    let found = executables(workspace, &["--package", "remotely"])?;
+    let found = found.into_iter().find(|path| path.ends_with("remotely"));
+    found.ok_or_else(|| "cargo did not say where the executable is".to_owned())
+}
+
+/// Builds what is named, for release, and returns the executables.
+pub(crate) fn executables(workspace: &Path, named: &[&str]) -> Result<Vec<PathBuf>, String> {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
     let mut command = spawn(&cargo);
-    command.args(arguments).current_dir(workspace).stderr(Stdio::inherit());
-    let output = command.output().map_err(|e| format!("cargo could not be started: {e}"))?;
+    command.args(["build", "--release", "--message-format", "json-render-diagnostics"]).args(named);
+    let output = command.current_dir(workspace).stderr(Stdio::inherit()).output();
+    let output = output.map_err(|e| format!("cargo could not be started: {e}"))?;
     if !output.status.success() {
         return Err(format!("cargo build: {}", output.status));
     }
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let executables = text.lines().filter_map(|line| line.split_once("\"executable\":\"")?.1.split_once('"'));
-    let found = executables.map(|(path, _)| PathBuf::from(path)).find(|path| path.ends_with("remotely"));
-    found.ok_or_else(|| "cargo did not say where the executable is".to_owned())
+    let paths = text.lines().filter_map(|line| line.split_once("\"executable\":\"")?.1.split_once('"'));
+    Ok(paths.map(|(path, _)| PathBuf::from(path)).collect())
 }
 
 /// Whether an ELF file of 64 bits, little endian, names a dynamic loader (elf(5), PT_INTERP). `None` if it is no such file.
-fn has_interpreter(bytes: &[u8]) -> Option<bool> {
+pub(crate) fn has_interpreter(bytes: &[u8]) -> Option<bool> {
     const INTERPRETER: u32 = 3;
     let number = |at: usize, len: usize| {
         let field = bytes.get(at..at + len)?;
@@ -68,7 +74,7 @@ fn has_interpreter(bytes: &[u8]) -> Option<bool> {
 }
 
 #[expect(clippy::disallowed_methods, reason = "the one spawner of this crate")]
-fn spawn(program: &str) -> Command {
+pub(crate) fn spawn(program: &str) -> Command {
     Command::new(program)
 }
 

@@ -1,8 +1,9 @@
-//! Chores of the repository: `cargo xtask tidy` and `cargo xtask dist`. Called by developers and by `check`.
+//! Chores of the repository: `cargo xtask tidy`, `cargo xtask dist` and `cargo xtask light`. Called by developers and by `check`.
 
 use std::process::ExitCode;
 
 mod dist;
+mod light;
 mod tidy;
 
 fn main() -> ExitCode {
@@ -10,7 +11,8 @@ fn main() -> ExitCode {
     let complaints = match task.as_deref() {
         Some("tidy") => tidy::complaints(&workspace()),
         Some("dist") => dist::complaints(&workspace()),
-        _ => vec!["usage: cargo xtask tidy|dist".to_owned()],
+        Some("light") => light::complaints(&workspace()),
+        _ => vec!["usage: cargo xtask tidy|dist|light".to_owned()],
     };
     for complaint in &complaints {
         eprintln!("{complaint}");

@@ -4,6 +4,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use crate::password::Passwords;
@@ -31,6 +32,8 @@ pub struct ConnectOptions {
     pub agent: AgentKind,
     /// Where what the transport writes to its standard error goes.
     pub errors: Errors,
+    /// Set while the agent is being sent, for those who look after the time.
+    pub sending: Arc<AtomicBool>,
     /// Who is asked where sudo or su wants a password.
     pub passwords: Passwords,
     /// The last hop is a sudo that the user has not asked for: it fails where it wants a password.
@@ -92,6 +95,7 @@ impl ConnectOptions {
             executable: None,
             agent: AgentKind::Run,
             errors: Errors::Show,
+            sending: Arc::default(),
             passwords: Passwords::none(),
             elevated: false,
         }

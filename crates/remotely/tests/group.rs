@@ -203,3 +203,18 @@ async fn files_go_to_each_host_and_come_back_under_names_of_their_own() {
     let failed = group.fetch("/no/such", at("y-{host}"), &options).unwrap().await.raise_failures().unwrap_err();
     assert!(failed.to_string().contains("a: cannot open \"/no/such\" (there)"), "{failed}");
 }
+
+#[tokio::test]
+async fn the_time_of_sending_the_agent_does_not_count() {
+    let dir = tempfile::tempdir().unwrap();
+    let slow = dir.path().join("slow");
+    // A little of it, nothing for long, and the rest.
+    std::fs::write(&slow, "(dd bs=65536 count=40 2>/dev/null; sleep 4; cat) | \"$@\"").unwrap();
+    let home = format!("XDG_CACHE_HOME={}", dir.path().display());
+    let target = remotely::Target::local().command(["env", &home, "sh", slow.to_str().unwrap()]).unwrap();
+    let slow = Tunnel::new(target).named("slow").on_line(|_| {});
+    let began = Instant::now();
+    let group = Group::from(slow).connect_timeout(Duration::from_secs(3));
+    group.connect().await.raise_failures().unwrap();
+    assert!(began.elapsed() > Duration::from_secs(4), "it was sent: {:?}", began.elapsed());
+}

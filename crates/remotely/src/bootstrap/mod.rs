@@ -19,6 +19,7 @@ mod script;
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -142,7 +143,9 @@ async fn attempt<F: Future<Output = ()>>(
         Ok(Greeted::Ready { unsent }) => Ok((None, unsent)),
         Ok(Greeted::Needs(need)) => {
             let flight = flight.bytes().await;
+            options.sending.store(true, Ordering::Relaxed);
             let uploaded = conversation.upload(need, executable, options.progress, flight).await;
+            options.sending.store(false, Ordering::Relaxed);
             uploaded.map(|uploaded| (Some(uploaded), Bytes::new()))
         }
         Ok(Greeted::Asked { .. } | Greeted::Opened) => {

@@ -69,7 +69,8 @@ impl Group {
         self
     }
 
-    /// Giving up on a host that has not been connected to within `limit`: 30 s if not set.
+    /// Giving up on a host that has not been connected to within `limit`: 30 s if not set. While the agent is sent there, it is
+    /// given that time again and again.
     #[must_use]
     pub fn connect_timeout(mut self, limit: Duration) -> Self {
         self.windows = self.windows.with_connect_timeout(limit);

@@ -136,6 +136,11 @@ impl Tunnel {
         self.inner.lock().as_ref().is_some_and(|session| session.is_up())
     }
 
+    /// Whether the agent is being sent there at the moment.
+    pub(crate) fn is_sending(&self) -> bool {
+        self.inner.lock().as_ref().is_some_and(|session| session.is_sending())
+    }
+
     /// Connects, if there is no link yet. Calls do that by themselves.
     ///
     /// Cancel safe: the link goes on being made.

@@ -23,6 +23,8 @@ pub(super) struct Session {
     /// What it takes to connect, until that begins.
     waiting: Mutex<Option<Waiting>>,
     launched: AtomicBool,
+    /// The agent is being sent.
+    sending: Arc<AtomicBool>,
     /// The link is to be closed. Without a pipe it does not say so itself.
     hung_up: Notify,
     stage: watch::Sender<Stage>,
@@ -60,9 +62,21 @@ impl Session {
         let lines = Lines::new(host, on_line);
         let taking = lines.clone();
         options.errors = Errors::Hand(Arc::new(move |piece| taking.take_raw(piece)));
+        // Of this session alone: the options are those of all that follow one another.
+        options.sending = Arc::default();
+        let sending = options.sending.clone();
         let waiting = Mutex::new(Some(Waiting { builder, options, doors, shown }));
         let stage = watch::Sender::new(Stage::Coming);
-        Arc::new(Self { link, caller, lines, waiting, launched: AtomicBool::new(false), hung_up: Notify::new(), stage })
+        Arc::new(Self {
+            link,
+            caller,
+            lines,
+            waiting,
+            launched: AtomicBool::new(false),
+            sending,
+            hung_up: Notify::new(),
+            stage,
+        })
     }
 
     pub(super) fn is_up(&self) -> bool {
@@ -72,6 +86,11 @@ impl Session {
     /// The link; it may have no pipe yet.
     pub(super) fn link(&self) -> &Link {
         &self.link
+    }
+
+    /// Whether the agent is being sent at the moment.
+    pub(super) fn is_sending(&self) -> bool {
+        self.sending.load(Ordering::Relaxed)
     }
 
     /// Whether the link is being lost or closed, or is over.
