@@ -101,7 +101,9 @@ enum Command {
 pub fn main() -> ExitCode {
     crate::agent::keep_memory();
     let words: Vec<OsString> = std::env::args_os().skip(1).collect();
-    match slurm::Words::of(&words) {
+    let cli = Cli::command();
+    let commands: Vec<&str> = cli.get_subcommands().map(clap::Command::get_name).collect();
+    match slurm::Words::of(&words, &commands) {
         Some(words) => slurm::main(&words, obey),
         None => obey(words),
     }

@@ -19,10 +19,13 @@ pub(super) struct Words {
 }
 
 impl Words {
-    /// `None` if the words ask for something else.
-    pub(super) fn of(words: &[OsString]) -> Option<Self> {
+    /// `None` if the words ask for something else: it may also be a word of one of these commands.
+    pub(super) fn of(words: &[OsString], commands: &[&str]) -> Option<Self> {
         let end = words.iter().position(|word| word == "--").unwrap_or(words.len());
         let at = words[..end].iter().position(|word| word == WORD)?;
+        if words[..at].iter().any(|word| commands.iter().any(|command| word == command)) {
+            return None;
+        }
         Some(Self {
             options: words[..at].to_vec(),
             salloc: words[at + 1..end].to_vec(),
@@ -73,10 +76,11 @@ mod tests {
 
     #[test]
     fn what_stands_where_is_whose() {
-        let found = Words::of(&words("--stats slurm: -N 2 --time=5 -- make slurm: -j")).unwrap();
+        let found = Words::of(&words("--stats slurm: -N 2 --time=5 -- make slurm: -j"), &[]).unwrap();
         assert_eq!(found.salloc, words("-N 2 --time=5"));
         assert_eq!(found.on("7", "n1"), words("--stats srun:7/n1 -- make slurm: -j"));
-        assert_eq!(Words::of(&words("host -- echo slurm:")), None);
-        assert_eq!(Words::of(&words("slurm:7 -- true")), None);
+        assert_eq!(Words::of(&words("host -- echo slurm:"), &[]), None);
+        assert_eq!(Words::of(&words("slurm:7 -- true"), &[]), None);
+        assert_eq!(Words::of(&words("hosts -c slurm:"), &["hosts"]), None);
     }
 }

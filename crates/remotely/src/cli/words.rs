@@ -15,6 +15,8 @@ pub(super) fn normalize(command: &clap::Command, words: Vec<OsString>) -> Result
     let separator = words.iter().position(|word| word == "--").unwrap_or(words.len());
     let (head, tail) = words.split_at(separator);
 
+    // Short options mean something else to each command, and may stand before its name.
+    let ahead = head.iter().find_map(|word| named(&subcommands, word, true));
     let mut subcommand: Option<&str> = None;
     let mut explicit_run = false;
     let mut given: Vec<OsString> = Vec::new();
@@ -35,7 +37,7 @@ pub(super) fn normalize(command: &clap::Command, words: Vec<OsString>) -> Result
             given.push(option(name, value));
         } else if is_option(word) {
             given.push(word.clone());
-            if options.short_wants_more(word) {
+            if options.short_wants_more(word, subcommand.or(ahead)) {
                 match rest.next() {
                     Some((_, value)) => given.push(value.clone()),
                     None => return Err(WordsError::NoValue { option: word.clone() }),
@@ -73,28 +75,30 @@ pub(super) fn normalize(command: &clap::Command, words: Vec<OsString>) -> Result
 }
 
 /// The commands, and the run without a name, whose options may be written without dashes. Words of the others are hosts and files.
-const DASHLESS: [&str; 3] = ["", "feign", "doctor"];
+const DASHLESS: [&str; 4] = ["", "feign", "doctor", "hosts"];
 
 /// The options of every command, and whether a value belongs to them.
 struct Options {
     /// By command, the one without a name first.
     long: Vec<(String, HashMap<Vec<u8>, bool>)>,
-    /// Short ones that take a value.
-    valued: Vec<u8>,
+    /// Short ones that take a value, in the same order.
+    valued: Vec<Vec<u8>>,
 }
 
 impl Options {
     fn of(command: &clap::Command) -> Self {
         let mut options = Self { long: Vec::new(), valued: Vec::new() };
         for (n, command) in std::iter::once(command).chain(command.get_subcommands()).enumerate() {
+            let mut valued = Vec::new();
             let mut names: HashMap<Vec<u8>, bool> = [(b"help".to_vec(), false), (b"version".to_vec(), false)].into();
             for argument in command.get_arguments() {
                 let takes_value = argument.get_action().takes_values() && !argument.is_positional();
                 for name in argument.get_long_and_visible_aliases().unwrap_or_default() {
                     names.insert(name.into(), takes_value);
                 }
-                options.valued.extend(argument.get_short().filter(|_| takes_value).and_then(|c| u8::try_from(c).ok()));
+                valued.extend(argument.get_short().filter(|_| takes_value).and_then(|c| u8::try_from(c).ok()));
             }
+            options.valued.push(valued);
             options.long.push((if n == 0 { String::new() } else { command.get_name().into() }, names));
         }
         options
@@ -109,12 +113,14 @@ impl Options {
         tables.find_map(|(_, names)| names.get(name).copied())
     }
 
-    /// Whether the value of a short option, the last of a word such as `-fx`, is the next word.
-    fn short_wants_more(&self, word: &OsStr) -> bool {
+    /// Whether the value of a short option of this command, the last of a word such as `-fx`, is the next word.
+    fn short_wants_more(&self, word: &OsStr, subcommand: Option<&str>) -> bool {
         let bytes = word.as_bytes();
-        let single = !bytes.starts_with(b"--");
-        let valued = bytes.iter().skip(1).position(|c| self.valued.contains(c));
-        single && valued.is_some_and(|at| at + 2 == bytes.len())
+        let own = subcommand.unwrap_or_default();
+        let table = self.long.iter().position(|(command, _)| command == own);
+        let table = table.map_or(&[][..], |n| &self.valued[n]);
+        let valued = bytes.iter().skip(1).position(|c| table.contains(c));
+        !bytes.starts_with(b"--") && valued.is_some_and(|at| at + 2 == bytes.len())
     }
 }
 
