@@ -161,10 +161,34 @@ impl Terminal {
         let deadline = Instant::now() + limit;
         loop {
             if let Some(status) = self.child.try_wait().expect("testbed: wait for a child") {
+                self.catch_up();
                 return status;
             }
             assert!(Instant::now() < deadline, "no end within {limit:?}; the screen has {:?}", self.output());
             std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Terminal {
+    /// Waits until all is collected that has been written to the terminal so far: it comes out in order, so what is written now
+    /// comes behind it.
+    fn catch_up(&mut self) {
+        const MARK: &[u8] = b"\x00caught up\x00";
+        // Nobody holds the other end of a terminal that was hung up, and nothing more comes out of it.
+        if self.peer.write_all(MARK).is_err() {
+            return;
+        }
+        let mut screen = self.screen.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let deadline = Instant::now() + Duration::from_secs(5);
+        loop {
+            if let Some(at) = screen.windows(MARK.len()).position(|window| window == MARK) {
+                screen.drain(at..at + MARK.len());
+                return;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero(), "what is written to the terminal does not come out");
+            screen = self.screen.1.wait_timeout(screen, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 }
