@@ -215,9 +215,7 @@ impl Output {
             Kind::Pipe | Kind::Socket => rustix::io::ioctl_fionread(self.end.fd.get_ref()).unwrap_or(PTY_DRAIN_MAX),
         };
         let from = self.count.load(Ordering::SeqCst);
-        while self.read(&mut state) && self.count.load(Ordering::SeqCst) - from < there {
-            state.cut();
-        }
+        while self.read(&mut state) && self.count.load(Ordering::SeqCst) - from < there {}
         state.cut();
         drop(state);
         self.queued.notify_one();
@@ -250,10 +248,14 @@ impl Output {
         }
     }
 
-    /// Reads once into the room that is left in the buffer. `false` if there is nothing for now, or no more.
+    /// Reads once behind what was read before. `false` if there is nothing for now, or no more.
     fn read(&self, state: &mut State) -> bool {
         if state.ended {
             return false;
+        }
+        // Into no room at all nothing is read, which is what an end looks like.
+        if state.filled == BLOCK_MAX {
+            state.cut();
         }
         let read = loop {
             match rustix::io::read(self.end.fd.get_ref(), &mut state.buffer[state.filled..]) {
@@ -321,6 +323,24 @@ mod tests {
         let output = Output::new(end, Arc::default(), Arc::new([]));
         output.drain();
         (written, output.count().load(Ordering::SeqCst))
+    }
+
+    #[tokio::test]
+    async fn an_end_while_the_buffer_is_full_loses_nothing() {
+        let (ours, theirs) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).unwrap();
+        rustix::pipe::fcntl_setpipe_size(&theirs, 2 * BLOCK_MAX).unwrap();
+        assert_eq!(rustix::io::write(&theirs, &[b'x'; 2 * BLOCK_MAX]).unwrap(), 2 * BLOCK_MAX);
+        let output = Output::new(End::new(ours, Kind::Pipe).unwrap(), Arc::default(), Arc::new([]));
+        assert!(output.read(&mut output.lock()));
+        // What a task that reads on has in its hands when the command ends.
+        assert_eq!(output.lock().filled, BLOCK_MAX);
+        output.drain();
+        drop(theirs);
+        let mut blocks = 0;
+        while let Some(block) = output.next().await {
+            blocks += block.len() - OutputHeader::SIZE;
+        }
+        assert_eq!((blocks, output.count().load(Ordering::SeqCst)), (2 * BLOCK_MAX, 2 * BLOCK_MAX as u64));
     }
 
     #[tokio::test]
