@@ -105,15 +105,20 @@ async fn start(host: &Host, id: u32, request: Request) -> Result<Running, Failur
         carried.tty.and_then(|_| carried.ends.iter().find(|carry| carry.feeds && carry.yields && carry.end.is_pty()));
     let master = master.map_or_else(Weak::new, |carry| Arc::downgrade(&carry.end));
     let (mut outputs, mut inputs) = (Vec::new(), Vec::new());
-    let (both, pipes) = carried.ends.into_iter().zip(streams).partition::<Vec<_>, _>(|(carry, _)| carry.yields);
+    let (mut both, pipes) = carried.ends.into_iter().zip(streams).partition::<Vec<_>, _>(|(carry, _)| carry.yields);
     for (Carry { fd, end, .. }, Stream { send, recv, .. }) in pipes {
         let input = Input::new(&end, send);
         inputs.push((fd, input.clone()));
         tokio::spawn(input.feed(end, recv));
     }
     let before: Arc<[_]> = inputs.iter().map(|(_, input)| input.clone()).collect();
+    both.sort_by_key(|(carry, _)| !carry.end.is_pty());
+    let mut screen = Weak::new();
     for (Carry { fd, end, feeds, .. }, Stream { send, mut recv, .. }) in both {
-        let output = Output::new(end.clone(), ready.changes.clone(), before.clone());
+        let output = Output::new(end.clone(), ready.changes.clone(), before.clone(), screen.clone());
+        if end.is_pty() {
+            screen = Arc::downgrade(&output);
+        }
         outputs.push((fd, Arc::downgrade(&output), output.count()));
         tokio::spawn(output.run(send));
         if feeds {

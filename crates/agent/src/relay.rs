@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -152,6 +152,8 @@ pub(crate) struct Output {
     count: Arc<AtomicU64>,
     /// What was read from these is told before what was written after it.
     inputs: Arc<[Arc<Input>]>,
+    /// The terminal, if this is something else: what it yielded is shown before what was written after it.
+    screen: Weak<Self>,
     state: Mutex<State>,
     /// There is something in the queue, or the end is known.
     queued: Notify,
@@ -165,15 +167,21 @@ struct State {
     /// What was read and is not yet a block: so many bytes of `buffer`, and the tag for them.
     filled: usize,
     tag: u64,
+    screen: u64,
     buffer: Box<[u8]>,
 }
 
 impl Output {
     /// Of this end.
-    pub(crate) fn new(end: Arc<End>, changes: Arc<AtomicU64>, inputs: Arc<[Arc<Input>]>) -> Arc<Self> {
+    pub(crate) fn new(
+        end: Arc<End>,
+        changes: Arc<AtomicU64>,
+        inputs: Arc<[Arc<Input>]>,
+        screen: Weak<Self>,
+    ) -> Arc<Self> {
         let buffer = vec![0; BLOCK_MAX].into_boxed_slice();
-        let state = State { queue: VecDeque::new(), ended: false, filled: 0, tag: 0, buffer };
-        Arc::new(Self { end, changes, count: Arc::default(), inputs, state: Mutex::new(state), queued: Notify::new() })
+        let state = Mutex::new(State { queue: VecDeque::new(), ended: false, filled: 0, tag: 0, screen: 0, buffer });
+        Arc::new(Self { end, changes, count: Arc::default(), inputs, screen, state, queued: Notify::new() })
     }
 
     /// Sends it as blocks with an [`OutputHeader`] each, until its end, or until the client reads no more: then our end
@@ -219,6 +227,17 @@ impl Output {
         state.cut();
         drop(state);
         self.queued.notify_one();
+    }
+
+    /// Bytes read, with what is there to be read, unless the client is behind with what it takes. Does not wait.
+    fn seen(&self) -> u64 {
+        let mut state = self.lock();
+        if state.queue.is_empty() {
+            while state.filled < BLOCK_MAX && self.read(&mut state) {}
+            state.cut();
+            self.queued.notify_one();
+        }
+        self.count.load(Ordering::SeqCst)
     }
 
     async fn next(&self) -> Option<Bytes> {
@@ -267,6 +286,7 @@ impl Output {
             }
         };
         state.tag = self.changes.load(Ordering::SeqCst);
+        state.screen = self.screen.upgrade().map_or(0, |screen| screen.seen());
         state.filled += read;
         state.ended = read == 0;
         self.count.fetch_add(read as u64, Ordering::SeqCst);
@@ -297,7 +317,7 @@ impl State {
     fn cut(&mut self) {
         if self.filled > 0 {
             let mut block = BytesMut::with_capacity(OutputHeader::SIZE + self.filled);
-            block.extend_from_slice(&OutputHeader { tag: self.tag, len: self.filled as u32 }.encode());
+            block.extend_from_slice(&OutputHeader { tag: self.tag, screen: self.screen, len: self.filled as u32 }.encode());
             block.extend_from_slice(&self.buffer[..self.filled]);
             self.queue.push_back(block.freeze());
             self.filled = 0;
@@ -320,7 +340,7 @@ mod tests {
         while let Ok(more) = rustix::io::write(theirs, &[b'x'; 64 << 10]) {
             written += more as u64;
         }
-        let output = Output::new(end, Arc::default(), Arc::new([]));
+        let output = Output::new(end, Arc::default(), Arc::new([]), Weak::new());
         output.drain();
         (written, output.count().load(Ordering::SeqCst))
     }
@@ -330,7 +350,7 @@ mod tests {
         let (ours, theirs) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).unwrap();
         rustix::pipe::fcntl_setpipe_size(&theirs, 2 * BLOCK_MAX).unwrap();
         assert_eq!(rustix::io::write(&theirs, &[b'x'; 2 * BLOCK_MAX]).unwrap(), 2 * BLOCK_MAX);
-        let output = Output::new(End::new(ours, Kind::Pipe).unwrap(), Arc::default(), Arc::new([]));
+        let output = Output::new(End::new(ours, Kind::Pipe).unwrap(), Arc::default(), Arc::new([]), Weak::new());
         assert!(output.read(&mut output.lock()));
         // What a task that reads on has in its hands when the command ends.
         assert_eq!(output.lock().filled, BLOCK_MAX);

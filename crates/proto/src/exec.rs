@@ -365,31 +365,36 @@ pub enum Step {
     Exec,
 }
 
-/// Precedes each block of output of the command: how many changes to files had been sent when it was read, and its
-/// length. 12 bytes: tag u64, length u32, little endian.
+/// Precedes each block of output of the command: what comes before it elsewhere, and its length. 20 bytes: tag u64, screen
+/// u64, length u32, little endian.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OutputHeader {
-    /// See [`crate::fs::Tag`].
+    /// How many changes to files had been sent when it was read, see [`crate::fs::Tag`].
     pub tag: u64,
+    /// How many bytes the terminal had yielded by then; 0 in what the terminal itself yields.
+    pub screen: u64,
     /// Bytes that follow.
     pub len: u32,
 }
 
 impl OutputHeader {
     /// Bytes of an encoded header.
-    pub const SIZE: usize = 12;
+    pub const SIZE: usize = 20;
 
     /// Little endian.
     pub fn encode(self) -> [u8; Self::SIZE] {
         let mut out = [0; Self::SIZE];
         out[..8].copy_from_slice(&self.tag.to_le_bytes());
-        out[8..].copy_from_slice(&self.len.to_le_bytes());
+        out[8..16].copy_from_slice(&self.screen.to_le_bytes());
+        out[16..].copy_from_slice(&self.len.to_le_bytes());
         out
     }
 
     /// The reverse of [`encode`](Self::encode).
     pub fn decode(bytes: [u8; Self::SIZE]) -> Self {
-        let [a, b, c, d, e, f, g, h, i, j, k, l] = bytes;
-        Self { tag: u64::from_le_bytes([a, b, c, d, e, f, g, h]), len: u32::from_le_bytes([i, j, k, l]) }
+        let [tag @ .., _, _, _, _, _, _, _, _, _, _, _, _] = bytes;
+        let [_, _, _, _, _, _, _, _, screen @ .., _, _, _, _] = bytes;
+        let [_, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, len @ ..] = bytes;
+        Self { tag: u64::from_le_bytes(tag), screen: u64::from_le_bytes(screen), len: u32::from_le_bytes(len) }
     }
 }

@@ -56,6 +56,8 @@ struct Session {
 struct Yield {
     stream: RecvStream,
     raw: BytesMut,
+    /// What the terminal had yielded before the last block.
+    screen: u64,
 }
 
 /// How a command ended.
@@ -182,7 +184,7 @@ impl Rig {
                 let body = minicbor::to_vec(FdOpen { exec: id, fd: *fd }).unwrap();
                 let stream = self.link.open(Service::FD, Class::Normal, body.into()).unwrap();
                 session.into.insert(*fd, stream.send);
-                session.from.insert(*fd, Yield { stream: stream.recv, raw: BytesMut::new() });
+                session.from.insert(*fd, Yield { stream: stream.recv, raw: BytesMut::new(), screen: 0 });
             }
         }
         session
@@ -237,9 +239,11 @@ impl Yield {
     async fn block(&mut self) -> Option<Bytes> {
         loop {
             if let Some(header) = self.raw.first_chunk::<{ OutputHeader::SIZE }>() {
-                let len = OutputHeader::decode(*header).len as usize;
+                let OutputHeader { screen, len, .. } = OutputHeader::decode(*header);
+                let len = len as usize;
                 if self.raw.len() >= OutputHeader::SIZE + len {
                     self.raw.advance(OutputHeader::SIZE);
+                    self.screen = screen;
                     return Some(self.raw.split_to(len).freeze());
                 }
             }

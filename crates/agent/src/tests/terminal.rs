@@ -47,6 +47,23 @@ fn it_is_in_the_foreground() {
 }
 
 #[test]
+fn what_the_terminal_showed_first_is_told_of() {
+    for_both(|rig| async move {
+        for first in [FdKind::Tty, FdKind::PipeIn] {
+            let mut request = on_tty(&rig, "printf shown >&2; echo out");
+            request.fds[0].kind = first;
+            request.fds[1].kind = FdKind::PipeOut;
+            for _ in 0..20 {
+                let mut session = rig.start(&request).await;
+                assert_eq!(session.report().await, Report::Started);
+                assert_eq!(session.read_until(1, "out\n").await, "out\n");
+                assert_eq!(session.from[&1].screen, 5);
+            }
+        }
+    });
+}
+
+#[test]
 fn pipes_stay_pipes_beside_a_terminal() {
     for_both(|rig| async move {
         let mut request =

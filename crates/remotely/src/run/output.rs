@@ -1,5 +1,5 @@
-//! One way from the command to a descriptor here: writes what a stream brings, in order with the changes to files that came
-//! before it. Started by `streams`.
+//! One way from the command to a descriptor here: writes what a stream brings, in order with the changes to files and what
+//! the terminal showed that came before it. Started by `streams`.
 
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, PoisonError, Weak};
@@ -9,7 +9,7 @@ use remotely_session::RecvStream;
 use rustix::io::Errno;
 use tokio::sync::{Mutex as Baton, watch};
 
-use super::block::Blocks;
+use super::block::{Blocks, Place};
 use super::streams::Progress;
 use super::tap::Tap;
 use super::writer::Writer;
@@ -17,6 +17,8 @@ use crate::stderr;
 
 /// How long a command that has closed a socket for writing may take to exit, before the socket is half closed here.
 const HALF_CLOSE: Duration = Duration::from_millis(100);
+/// How long other output waits for a terminal that shows nothing.
+const HELD: Duration = Duration::from_millis(200);
 
 /// Tells when changes that the command made to files are applied here.
 pub(super) trait Applied: Clone + Send + Sync + 'static {
@@ -35,12 +37,43 @@ pub(super) struct Output {
     pub(super) outlet: Arc<Baton<Option<Writer>>>,
     /// What all streams have in common.
     pub(super) progress: Arc<Progress>,
+    /// What the terminal has shown, if there is one.
+    pub(super) screen: Option<Screen>,
     /// Tells the end of the command.
     pub(super) end: watch::Receiver<Option<Yields>>,
     /// The pipe that the command reads, if it is the same that this is written to.
     pub(super) source: Option<Arc<Tap>>,
     /// For a socket: it, and whether the command reads no more from it either.
     pub(super) half_close: Option<(Weak<OwnedFd>, watch::Receiver<bool>)>,
+}
+
+/// What the terminal has shown.
+#[derive(Debug, Clone)]
+pub(super) struct Screen {
+    /// Bytes.
+    shown: watch::Receiver<u64>,
+    /// It took no more after so many.
+    stuck: Option<u64>,
+}
+
+impl Screen {
+    /// Of this terminal.
+    pub(super) fn new(terminal: &Writer) -> Self {
+        Self { shown: terminal.written(), stuck: None }
+    }
+
+    /// Waits until so many bytes are shown. Not for long, nor twice, if the terminal is held (Ctrl-S): only what goes there
+    /// waits then.
+    async fn shows(&mut self, bytes: u64) {
+        let shown = *self.shown.borrow_and_update();
+        if shown >= bytes || self.stuck == Some(shown) {
+            return;
+        }
+        let wait = self.shown.wait_for(|shown| *shown >= bytes);
+        // An error means that the terminal is gone.
+        let late = tokio::time::timeout(HELD, wait).await.is_err();
+        self.stuck = late.then(|| *self.shown.borrow());
+    }
 }
 
 impl Output {
@@ -105,7 +138,13 @@ impl Output {
                 // What had been read before this was written came with it.
                 tokio::task::yield_now().await;
             }
-            while let Some((tag, mut piece)) = blocks.next(&mut chunk) {
+            while let Some((Place { tag, screen }, mut piece)) = blocks.next(&mut chunk) {
+                if let Some(terminal) = &mut self.screen {
+                    tokio::select! {
+                        errno = writer.broken() => return Err(errno),
+                        () = terminal.shows(screen) => {}
+                    }
+                }
                 if tag > up_to {
                     tokio::select! {
                         errno = writer.broken() => return Err(errno),

@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 
 use super::descriptor::{self, Survey};
 use super::intake::{Intake, Pumped, SETTLE};
-use super::output::{Applied, Output, Yields};
+use super::output::{Applied, Output, Screen, Yields};
 use super::reader::{Reader, Valve, Way};
 use super::tap::Tap;
 use super::terminal;
@@ -31,6 +31,8 @@ pub(super) struct Locals {
     progress: Arc<Progress>,
     /// Reads the terminal, if there is one.
     keys: Option<Valve>,
+    /// What it has shown.
+    screen: Option<Screen>,
 }
 
 #[derive(Debug)]
@@ -68,7 +70,7 @@ impl Locals {
         survey: &Survey,
         terminal: Option<(Arc<OwnedFd>, Arc<OwnedFd>, Option<&Tty>)>,
     ) -> io::Result<Self> {
-        let mut locals = Self { ends: Vec::new(), progress: Arc::default(), keys: None };
+        let mut locals = Self { ends: Vec::new(), progress: Arc::default(), keys: None, screen: None };
         let mut written = Vec::new();
         for spec in &survey.specs {
             let fd = spec.fd;
@@ -99,7 +101,9 @@ impl Locals {
                     locals.keys = Some(reader.valve());
                     let end = (!rustix::termios::isatty(&**keyboard)).then_some(END_OF_INPUT);
                     local.intake = Some(Intake::keyboard(reader, keys, end).shared());
-                    local.outlet = Some(outlet(Writer::start(Arc::clone(screen), Way::File)?));
+                    let writer = Writer::start(Arc::clone(screen), Way::File)?;
+                    locals.screen = Some(Screen::new(&writer));
+                    local.outlet = Some(outlet(writer));
                 }
                 // A copy would keep open here what the command closes there; messages still go to standard error.
                 FdKind::Same { .. } if fd != 2 => {
@@ -185,6 +189,7 @@ impl Locals {
                         fd: local.fd,
                         outlet: Arc::clone(outlet),
                         progress: Arc::clone(&self.progress),
+                        screen: self.screen.clone(),
                         end: end.clone(),
                         source: local.source.clone(),
                         half_close: local.socket.clone().map(|socket| (socket, closed)),

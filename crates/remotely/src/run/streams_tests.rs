@@ -61,7 +61,7 @@ fn number(fd: impl IntoRawFd) -> u32 {
 }
 
 fn block(tag: u64, data: &[u8]) -> Bytes {
-    [&OutputHeader { tag, len: data.len() as u32 }.encode(), data].concat().into()
+    [&OutputHeader { tag, screen: 0, len: data.len() as u32 }.encode(), data].concat().into()
 }
 
 async fn read_all(fd: OwnedFd) -> Vec<u8> {
@@ -90,6 +90,40 @@ async fn output_waits_for_the_changes_before_it() {
     assert_eq!(rustix::io::ioctl_fionread(&read), Ok(8));
     apply.send_replace(2);
     assert_eq!(read_all(read).await, b"at once later");
+}
+
+#[tokio::test]
+async fn output_waits_for_what_the_terminal_showed_before_it() {
+    let (read, write) = rustix::pipe::pipe().unwrap();
+    let (shown, screen) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::NONBLOCK).unwrap();
+    let specs = [(number(write), FdKind::PipeOut), (u32::MAX, FdKind::Tty)];
+    let survey = Survey { specs: specs.map(|(fd, kind)| FdSpec { fd, kind }).into(), ..Survey::default() };
+    let (keyboard, _keys) = rustix::pipe::pipe().unwrap();
+    let screen = Arc::new(screen);
+    let locals = Locals::take(&survey, Some((Arc::new(keyboard), screen.clone(), None))).unwrap();
+    let (_relays, mut host) = connect(&locals, Some(watch::channel(0).1)).await;
+    let [pipe, terminal] = &mut host.streams[..] else { unreachable!() };
+    let before = |screen, data: &[u8]| -> Bytes {
+        [&OutputHeader { tag: 0, screen, len: data.len() as u32 }.encode(), data].concat().into()
+    };
+    pipe.stream.send.send(before(4, b"first")).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(rustix::io::ioctl_fionread(&read), Ok(0));
+    terminal.stream.send.send(block(0, b"echo")).await.unwrap();
+    let mut five = [0; 5];
+    let read = within(tokio::task::spawn_blocking(move || rustix::io::read(&read, &mut five).map(|_| read)));
+    let read = read.await.unwrap().unwrap();
+    assert_eq!(rustix::io::ioctl_fionread(&shown), Ok(4));
+    // A terminal that takes nothing holds up nobody else for long.
+    while rustix::io::write(&*screen, &[b'x'; 4096]).is_ok() {}
+    terminal.stream.send.send(block(0, b"held")).await.unwrap();
+    for _ in 0..50 {
+        pipe.stream.send.send(before(8, b"x")).await.unwrap();
+    }
+    pipe.stream.send.finish();
+    let begun = std::time::Instant::now();
+    assert_eq!(read_all(read).await, [b'x'; 50]);
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use bytes::{Buf, Bytes};
 use rustix::event::PollFlags;
 use rustix::io::Errno;
 use rustix::net::SendFlags;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 use super::reader::{Bell, Way};
 
@@ -27,6 +27,7 @@ pub(super) struct Writer {
     room: Arc<Semaphore>,
     bell: Arc<Bell>,
     ended: oneshot::Receiver<rustix::io::Result<()>>,
+    written: watch::Receiver<u64>,
 }
 
 /// Bytes, and the room that they take until they are written.
@@ -38,14 +39,20 @@ impl Writer {
         // Bounded by the room.
         let (sender, mut chunks) = mpsc::unbounded_channel();
         let (tell, ended) = oneshot::channel();
+        let (count, written) = watch::channel(0);
         let bell = Arc::new(Bell::new(0)?);
         let ring = Arc::clone(&bell);
         std::thread::Builder::new().name("writer".into()).stack_size(256 << 10).spawn(move || {
-            let result = relay(&fd, way, &ring, &mut chunks);
+            let result = relay(&fd, way, &ring, &mut chunks, &count);
             drop(fd);
             let _ = tell.send(result);
         })?;
-        Ok(Self { chunks: Some(sender), room: Arc::new(Semaphore::new(ROOM)), bell, ended })
+        Ok(Self { chunks: Some(sender), room: Arc::new(Semaphore::new(ROOM)), bell, ended, written })
+    }
+
+    /// How many bytes were written; has no sender any more once no more will be.
+    pub(super) fn written(&self) -> watch::Receiver<u64> {
+        self.written.clone()
     }
 
     /// Hands a chunk over, waiting until there is room for it. EPIPE if nobody reads any more. Cancel
@@ -101,7 +108,13 @@ fn reason(ended: Result<rustix::io::Result<()>, oneshot::error::RecvError>) -> E
     ended.ok().and_then(Result::err).unwrap_or(Errno::PIPE)
 }
 
-fn relay(fd: &OwnedFd, way: Way, bell: &Bell, chunks: &mut mpsc::UnboundedReceiver<Chunk>) -> rustix::io::Result<()> {
+fn relay(
+    fd: &OwnedFd,
+    way: Way,
+    bell: &Bell,
+    chunks: &mut mpsc::UnboundedReceiver<Chunk>,
+    count: &watch::Sender<u64>,
+) -> rustix::io::Result<()> {
     super::signal::block_all();
     let mut batch = VecDeque::with_capacity(BATCH);
     loop {
@@ -111,7 +124,7 @@ fn relay(fd: &OwnedFd, way: Way, bell: &Bell, chunks: &mut mpsc::UnboundedReceiv
             batch.push_back(chunk);
         }
         if !batch.is_empty() {
-            write_all(fd, way, &mut batch)?;
+            write_all(fd, way, &mut batch, count)?;
             continue;
         }
         if chunks.is_closed() && chunks.is_empty() {
@@ -135,7 +148,7 @@ fn relay(fd: &OwnedFd, way: Way, bell: &Bell, chunks: &mut mpsc::UnboundedReceiv
 }
 
 /// Writes from the front until nothing is left.
-fn write_all(fd: &OwnedFd, way: Way, batch: &mut VecDeque<Chunk>) -> rustix::io::Result<()> {
+fn write_all(fd: &OwnedFd, way: Way, batch: &mut VecDeque<Chunk>, count: &watch::Sender<u64>) -> rustix::io::Result<()> {
     while let Some((front, _)) = batch.front() {
         let written = match way {
             Way::File => {
@@ -145,7 +158,10 @@ fn write_all(fd: &OwnedFd, way: Way, batch: &mut VecDeque<Chunk>) -> rustix::io:
             Way::Socket => rustix::net::send(fd, front, SendFlags::DONTWAIT | SendFlags::NOSIGNAL),
         };
         match written {
-            Ok(len) => advance(batch, len),
+            Ok(len) => {
+                advance(batch, len);
+                count.send_modify(|count| *count += len as u64);
+            }
             Err(Errno::INTR) => {}
             // The user's description does not block, or it is a socket that is full.
             Err(Errno::AGAIN) => {
