@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use remotely_proto::call::{Failure, FailureKind, INLINE_MAX, Open, Record};
@@ -77,11 +77,12 @@ impl Runner {
                 Err(Incomplete::Lost) => return,
                 Err(error) => Err(Failure::new(FailureKind::Arguments, error.to_string()).into()),
                 Ok(arguments) => {
-                    let (running, answer) = self.start(entry, arguments.freeze());
+                    let (running, (told, answer)) = (Arc::new(Running::default()), oneshot::channel());
+                    self.start(entry, arguments.freeze(), &running, |answer| drop(told.send(answer)));
                     tokio::select! {
                         biased;
                         _ = send.stopped() => return running.cancel(),
-                        answer = answer => answer,
+                        answer = answer => answer.unwrap_or_else(|_| Err(cancelled())),
                     }
                 }
             },
@@ -105,29 +106,30 @@ impl Runner {
         }
     }
 
-    /// Starts a function. Its answer comes even if it is cancelled.
-    fn start(&self, entry: &'static Entry, arguments: Bytes) -> (Running, impl Future<Output = Answer> + use<>) {
-        let (done, answer) = oneshot::channel();
-        let running = match entry.run {
+    /// Starts a function; `tell` gets its answer, in any case once. `running` may be cancelled from before on.
+    fn start(
+        &self,
+        entry: &'static Entry,
+        arguments: Bytes,
+        running: &Arc<Running>,
+        tell: impl FnOnce(Answer) + Send + 'static,
+    ) {
+        let done = Done(Some(tell));
+        match entry.run {
             Run::Async(run) => {
-                let running = run(&self.doors, &arguments);
-                let task = tokio::spawn(async move { drop(done.send(running.await)) });
-                Running::Task(task.abort_handle())
+                let future = run(&self.doors, &arguments);
+                running.is(tokio::spawn(async move { done.with(future.await) }).abort_handle());
             }
             Run::Blocking(run) => {
-                let (flag, doors) = (Arc::new(AtomicBool::new(false)), self.doors.clone());
-                let cancelled = flag.clone();
+                let (running, doors) = (running.clone(), self.doors.clone());
                 let job = move || {
-                    if !cancelled.load(Ordering::Relaxed) {
-                        let _ = done.send(here::called(cancelled, || run(&doors, &arguments)));
+                    if !running.cancelled.load(Ordering::Relaxed) {
+                        done.with(here::called(running.cancelled.clone(), || run(&doors, &arguments)));
                     }
                 };
                 self.pool.run(self.doors.runtime(), Box::new(job));
-                Running::Thread(flag)
             }
-        };
-        let answer = async { answer.await.unwrap_or_else(|_| Err(cancelled())) };
-        (running, answer)
+        }
     }
 }
 
@@ -139,22 +141,33 @@ fn cancelled() -> Box<Failure> {
 struct Calls {
     runner: Arc<Runner>,
     outbox: Arc<Outbox>,
-    running: Mutex<HashMap<u32, Running>>,
+    running: Mutex<HashMap<u32, Arc<Running>>>,
     /// How much the client knows to have been printed.
     told: AtomicU64,
     room: Semaphore,
 }
 
-enum Running {
-    Task(AbortHandle),
-    Thread(Arc<AtomicBool>),
+/// A function that runs, or is going to.
+#[derive(Debug, Default)]
+struct Running {
+    cancelled: Arc<AtomicBool>,
+    /// If it is async, once it runs.
+    task: OnceLock<AbortHandle>,
 }
 
 impl Running {
+    fn is(&self, task: AbortHandle) {
+        let _ = self.task.set(task);
+        // By somebody who did not see the task yet.
+        if self.cancelled.load(Ordering::SeqCst) {
+            self.cancel();
+        }
+    }
+
     fn cancel(&self) {
-        match self {
-            Running::Task(task) => task.abort(),
-            Running::Thread(flag) => flag.store(true, Ordering::Relaxed),
+        self.cancelled.store(true, Ordering::SeqCst);
+        if let Some(task) = self.task.get() {
+            task.abort();
         }
     }
 }
@@ -204,29 +217,9 @@ impl Calls {
     }
 
     fn start(self: &Arc<Self>, call: u32, entry: &'static Entry, arguments: Bytes) {
-        let calls = self.clone();
-        match entry.run {
-            Run::Async(run) => {
-                let future = run(&self.runner.doors, &arguments);
-                let done = Done { calls, call, answered: false };
-                // Held, so that it cannot end before it is known.
-                let mut running = self.running();
-                let task = tokio::spawn(async move { done.with(future.await) });
-                running.insert(call, Running::Task(task.abort_handle()));
-            }
-            Run::Blocking(run) => {
-                let flag = Arc::new(AtomicBool::new(false));
-                self.running().insert(call, Running::Thread(flag.clone()));
-                let job = move || {
-                    let done = Done { calls, call, answered: false };
-                    if !flag.load(Ordering::Relaxed) {
-                        let answer = here::called(flag, || run(&done.calls.runner.doors, &arguments));
-                        done.with(answer);
-                    }
-                };
-                self.runner.pool.run(self.runner.doors.runtime(), Box::new(job));
-            }
-        }
+        let (calls, running) = (self.clone(), Arc::new(Running::default()));
+        self.running().insert(call, running.clone());
+        self.runner.start(entry, arguments, &running, move |answer| calls.answer(call, answer));
     }
 
     fn answer(self: &Arc<Self>, call: u32, answer: Answer) {
@@ -271,29 +264,26 @@ impl Calls {
         });
     }
 
-    fn running(&self) -> MutexGuard<'_, HashMap<u32, Running>> {
+    fn running(&self) -> MutexGuard<'_, HashMap<u32, Arc<Running>>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Answers a call, in any case once.
-struct Done {
-    calls: Arc<Calls>,
-    call: u32,
-    answered: bool,
-}
+/// Tells what a call came to, in any case once.
+struct Done<F: FnOnce(Answer)>(Option<F>);
 
-impl Done {
+impl<F: FnOnce(Answer)> Done<F> {
     fn with(mut self, answer: Answer) {
-        self.answered = true;
-        self.calls.answer(self.call, answer);
+        if let Some(tell) = self.0.take() {
+            tell(answer);
+        }
     }
 }
 
-impl Drop for Done {
+impl<F: FnOnce(Answer)> Drop for Done<F> {
     fn drop(&mut self) {
-        if !self.answered {
-            self.calls.answer(self.call, Err(cancelled()));
+        if let Some(tell) = self.0.take() {
+            tell(Err(cancelled()));
         }
     }
 }
