@@ -2,15 +2,13 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use remotely_copy::{CopyError, Observer, Options, Progress, Report, Unchanged};
 
-use super::fleet::{Fleet, FleetError};
-use super::screen::Screen;
+use super::fleet::{Fleet, FleetError, stop};
 use crate::group::{Results, SamePlace};
-use crate::report::{self, Failure, exit_code};
+use crate::report;
 use crate::tunnel::ErrorKind;
 
 /// Copy a file or a tree of here to all hosts.
@@ -139,21 +137,7 @@ fn main(
     how: &How,
     start: impl FnOnce(&crate::Group, &Options) -> Result<Results<Report>, SamePlace>,
 ) -> ExitCode {
-    super::log::start(fleet.verbose);
-    let runtime = match tokio::runtime::Runtime::new() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            report::error(&error, None);
-            return exit_code(Failure::Setup);
-        }
-    };
-    match runtime.block_on(run(verb, fleet, how, start)) {
-        Ok(code) => ExitCode::from(code),
-        Err(error) => {
-            report::error(&error, None);
-            exit_code(Failure::Setup)
-        }
-    }
+    fleet.main(run(verb, fleet, how, start))
 }
 
 async fn run(
@@ -162,10 +146,7 @@ async fn run(
     how: &How,
     start: impl FnOnce(&crate::Group, &Options) -> Result<Results<Report>, SamePlace>,
 ) -> Result<u8, TransferError> {
-    let group = fleet.group().await?;
-    let screen = Arc::new(Screen::new(verb, group.len(), true));
-    let shown = screen.clone();
-    let group = group.on_line(move |line| drop(shown.line(&line.host, true, &line.bytes)));
+    let (group, screen) = fleet.shown(verb, true).await?;
     let (bar, most) = (screen.clone(), AtomicU64::new(0));
     let alone = group.len() == 1;
     let observer = Observer::new(move |Progress { bytes, total, files }| {
@@ -185,7 +166,7 @@ async fn run(
             },
             _ = &mut interrupted => {
                 drop(results);
-                let _ = tokio::time::timeout(std::time::Duration::from_secs(3), group.close()).await;
+                stop(&group).await;
                 remotely_copy::idle().await;
                 return Ok(130);
             }

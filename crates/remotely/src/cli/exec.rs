@@ -8,14 +8,12 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
-use super::fleet::{Fleet, FleetError};
+use super::fleet::{Fleet, FleetError, stop};
 use super::gather::{Gathered, Host};
-use super::screen::Screen;
 use super::spool::Spool;
 use crate::Error;
 use crate::exec::{Chunk, Command, StartError, Status};
 use crate::group::Group;
-use crate::report::{self, Failure, exit_code};
 use crate::tunnel::ErrorKind;
 
 /// Run a command of the hosts on all of them at once.
@@ -63,32 +61,16 @@ enum Event {
 }
 
 pub(super) fn main(args: Args) -> ExitCode {
-    super::log::start(args.fleet.verbose);
-    let runtime = match tokio::runtime::Runtime::new() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            report::error(&error, None);
-            return exit_code(Failure::Setup);
-        }
-    };
-    let code = runtime.block_on(run(&args));
-    // Reading of standard input may still wait.
-    runtime.shutdown_background();
-    match code {
-        Ok(code) => ExitCode::from(code),
-        Err(error) => {
-            report::error(&error, None);
-            exit_code(Failure::Setup)
-        }
-    }
+    args.fleet.main(run(&args))
 }
 
 async fn run(args: &Args) -> Result<u8, FleetError> {
-    let group = args.fleet.group().await?;
+    let (group, screen) = args.fleet.shown("exec", !args.no_prefix).await?;
     let lines = !(args.gather || args.diff || args.json);
-    let screen = Arc::new(Screen::new("exec", group.len(), !args.no_prefix));
-    let shown = screen.clone();
-    let group = group.on_line(move |line| drop(shown.line(&line.host, true, &line.bytes)));
+    let show = |host: &str, is_error: bool, line: &[u8]| match lines || (is_error && !args.json) {
+        true => screen.line(host, is_error, line),
+        false => Ok(()),
+    };
     let command = match args.command.as_slice() {
         [text] => Command::shell(text),
         [program, words @ ..] => Command::new(program).args(words),
@@ -106,10 +88,7 @@ async fn run(args: &Args) -> Result<u8, FleetError> {
             event = coming.recv() => match event {
                 None => break,
                 Some((n, Event::Chunk(chunk))) => {
-                    let gone = hosts[n].take(chunk, |host, is_error, line| match lines || (is_error && !args.json) {
-                        true => screen.line(host, is_error, line),
-                        false => Ok(()),
-                    });
+                    let gone = hosts[n].take(chunk, show);
                     if lines {
                         hosts[n].forget();
                     }
@@ -124,10 +103,7 @@ async fn run(args: &Args) -> Result<u8, FleetError> {
                     worst = worst.max(code);
                     failed += usize::from(code != 0);
                     let host = &mut hosts[n];
-                    let _ = host.end(result, time, |host, is_error, line| match lines || (is_error && !args.json) {
-                        true => screen.line(host, is_error, line),
-                        false => Ok(()),
-                    });
+                    let _ = host.end(result, time, show);
                     if args.json {
                         let _ = screen.output(host.json().as_bytes());
                     }
@@ -184,11 +160,6 @@ fn start(
             Ok(())
         }
     })
-}
-
-/// Ends everything everywhere, as far as the links still carry it.
-async fn stop(group: &Group) {
-    let _ = tokio::time::timeout(Duration::from_secs(3), group.close()).await;
 }
 
 fn code(result: &Result<Status, Error>) -> u8 {

@@ -2,12 +2,10 @@
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use super::fleet::{Fleet, FleetError};
-use super::screen::Screen;
 use crate::facts::{self, Facts};
-use crate::report::{self, Failure, exit_code};
+use crate::report;
 
 /// Show what the hosts are, what they have, and how busy they are.
 #[derive(Debug, clap::Args)]
@@ -20,28 +18,11 @@ pub(super) struct Args {
 }
 
 pub(super) fn main(args: Args) -> ExitCode {
-    super::log::start(args.fleet.verbose);
-    let ran = tokio::runtime::Runtime::new().map(|runtime| runtime.block_on(run(&args)));
-    match ran {
-        Ok(Ok(0)) => ExitCode::SUCCESS,
-        // A host that could not be asked.
-        Ok(Ok(_)) => exit_code(Failure::Link),
-        Ok(Err(error)) => {
-            report::error(&error, None);
-            exit_code(Failure::Setup)
-        }
-        Err(error) => {
-            report::error(&error, None);
-            exit_code(Failure::Setup)
-        }
-    }
+    args.fleet.main(run(&args))
 }
 
-async fn run(args: &Args) -> Result<usize, FleetError> {
-    let group = args.fleet.group().await?;
-    let screen = Arc::new(Screen::new("facts", group.len(), true));
-    let shown = screen.clone();
-    let group = group.on_line(move |line| drop(shown.line(&line.host, true, &line.bytes)));
+async fn run(args: &Args) -> Result<u8, FleetError> {
+    let (group, screen) = args.fleet.shown("facts", true).await?;
     let (mut results, mut failed) = (group.call(facts::gather, ()), 0);
     while let Some((host, result)) = results.next().await {
         match result {
@@ -57,7 +38,8 @@ async fn run(args: &Args) -> Result<usize, FleetError> {
         screen.done(failed);
     }
     group.close().await;
-    Ok(failed)
+    // For a host that could not be asked, as for one that cannot be reached.
+    Ok(if failed > 0 { 255 } else { 0 })
 }
 
 fn json(host: &str, facts: &Facts) -> String {

@@ -1,20 +1,25 @@
 //! The words of every command that goes to many hosts: which hosts, and how many at once.
 
+use std::error::Error;
 use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
 
+use super::screen::Screen;
 use super::way::{Words, seconds, words};
 use crate::group::Group;
 use crate::nodes::{NodeError, NodeSet, SourceError, Sources};
+use crate::report::{self, Failure, exit_code};
 use crate::target::{Hop, TargetError};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Fleet {
     /// Which hosts: node sets such as web[1-200], targets, @groups; see docs/hosts.md.
     #[arg(value_name = "TARGETS", required = true)]
-    pub(super) targets: String,
+    targets: String,
     /// Leave these out. May be given several times.
     #[arg(short = 'x', long, value_name = "TARGETS")]
     exclude: Vec<String>,
@@ -38,12 +43,32 @@ pub(super) struct Fleet {
     ssh_opts: Option<Words>,
     /// Say more about what is done; twice for more still. REMOTELY_LOG=debug has the same effect.
     #[arg(short, long, action = clap::ArgAction::Count)]
-    pub(super) verbose: u8,
+    verbose: u8,
 }
 
 impl Fleet {
-    /// The group that is meant. What the way to a host says appears behind its name.
-    pub(super) async fn group(&self) -> Result<Group, FleetError> {
+    /// Runs what a command does with it, which gives its exit code.
+    pub(super) fn main<E: Error>(&self, command: impl Future<Output = Result<u8, E>>) -> ExitCode {
+        super::log::start(self.verbose);
+        let runtime = match tokio::runtime::Runtime::new() {
+            Ok(runtime) => runtime,
+            Err(error) => return refuse(&error),
+        };
+        let code = runtime.block_on(command);
+        // Reading of standard input may still wait.
+        runtime.shutdown_background();
+        code.map_or_else(|error| refuse(&error), ExitCode::from)
+    }
+
+    /// The group that is meant, and the screen of the command, on which appears what is printed on the hosts or said by the way there.
+    pub(super) async fn shown(&self, verb: &str, prefix: bool) -> Result<(Group, Arc<Screen>), FleetError> {
+        let group = self.group().await?;
+        let screen = Arc::new(Screen::new(verb, group.len(), prefix));
+        let on = screen.clone();
+        Ok((group.on_line(move |line| drop(on.line(&line.host, true, &line.bytes))), screen))
+    }
+
+    async fn group(&self) -> Result<Group, FleetError> {
         let sources = Sources::of_user(&self.inventory).map_err(FleetError::Sources)?;
         let resolve = async |text: &str| {
             let found = NodeSet::resolve(text, &sources).await;
@@ -81,6 +106,16 @@ impl Fleet {
             None => group,
         })
     }
+}
+
+/// Closes all links, as far as they still carry that, and with them ends everything everywhere.
+pub(super) async fn stop(group: &Group) {
+    let _ = tokio::time::timeout(Duration::from_secs(3), group.close()).await;
+}
+
+fn refuse(error: &dyn Error) -> ExitCode {
+    report::error(error, None);
+    exit_code(Failure::Setup)
 }
 
 /// Which hosts are meant could not be found out.
