@@ -28,8 +28,6 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(5);
 const GOODBYE_WITHIN: Duration = Duration::from_secs(2);
 /// How long init may take to end all commands; it gives them two seconds itself.
 const END_WITHIN: Duration = Duration::from_secs(3);
-/// How long transfers that the end has cut may take to remove what they leave half done.
-const TIDY_WITHIN: Duration = Duration::from_secs(2);
 
 /// Runs the agent of a run over stdin and stdout until the link ends. To be called first thing in a process, while it has
 /// one thread: it forks the process that will make the namespaces.
@@ -89,7 +87,6 @@ pub(crate) async fn serve(pipe: Pipe, init: Init, root: Root) -> io::Result<End>
         // Pid 1 follows it, and everything else follows that.
         let _ = kill_process(pid, Signal::KILL);
     }
-    let _ = tokio::time::timeout(TIDY_WITHIN, remotely_copy::idle()).await;
     Ok(end)
 }
 
@@ -104,7 +101,6 @@ fn dispatch(host: &Arc<Host>, offer: Offer) {
             Ok(lane) => host.streams.offer_lane(lane, offer.stream),
             Err(_) => offer.refuse(reset::REFUSED),
         },
-        Service::FILE => drop(tokio::spawn(remotely_copy::serve(offer))),
         _ => offer.refuse(reset::REFUSED),
     }
 }

@@ -4,12 +4,11 @@
 //! It has one thread, touches no file, and reads nothing that comes from another machine.
 
 use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::{Duration, Instant};
 
-use remotely_session::Pipe;
 use rustix::io::{fcntl_dupfd_cloexec, read};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{
@@ -33,7 +32,7 @@ pub(super) struct Printed {
 }
 
 /// Forks the agent. Returns in the agent; the process that was there before keeps it, and ends when it does.
-pub(super) fn fork(link: &Pipe) -> io::Result<Printed> {
+pub(super) fn fork() -> io::Result<Printed> {
     // Non-blocking for who reads; the functions that write share nothing with that.
     let (output, stdout) = pipe_with(PipeFlags::CLOEXEC)?;
     let (errors, stderr) = pipe_with(PipeFlags::CLOEXEC)?;
@@ -50,7 +49,6 @@ pub(super) fn fork(link: &Pipe) -> io::Result<Printed> {
             // The link ends with the agent, and so does what it may print.
             let kept = [output.as_fd(), errors.as_fd(), last_words.as_fd()];
             sys::close_inherited(&kept);
-            let _ = link;
             keep(agent, &[output, errors], &last_words)
         }
         Fork::Child => {
@@ -99,7 +97,7 @@ fn keep(agent: Pid, printed: &[OwnedFd], last_words: &OwnedFd) -> ! {
     }
     if libc::WIFSIGNALED(status) {
         let words = format!("remotely agent: killed by signal {}\n", libc::WTERMSIG(status));
-        let _ = fs::File::from(last_words.try_clone().unwrap_or_else(|_| sys::exit_now(1))).write_all(words.as_bytes());
+        let _ = rustix::io::write(last_words, words.as_bytes());
     }
     end_strays();
     sys::exit_now(if libc::WIFEXITED(status) { libc::WEXITSTATUS(status) } else { 128 + libc::WTERMSIG(status) })
@@ -109,6 +107,7 @@ fn keep(agent: Pid, printed: &[OwnedFd], last_words: &OwnedFd) -> ! {
 fn end_strays() {
     let began = Instant::now();
     while began.elapsed() < END_WITHIN {
+        while let Ok(Some(_)) = sys::wait_any() {}
         let strays: Vec<Pid> = children().into_iter().filter(|pid| !is_kept(*pid)).collect();
         if strays.is_empty() {
             return;
@@ -118,12 +117,15 @@ fn end_strays() {
         }
         // The next look finds those who have come meanwhile.
         std::thread::sleep(Duration::from_millis(2));
-        while let Ok(Some(_)) = sys::wait_any() {}
     }
 }
 
-/// The processes whose parent this is, as /proc has them; none where there is no /proc.
+/// The processes whose parent this is; none where there is no /proc. Kernels without CONFIG_PROC_CHILDREN know only of each process
+/// whose child it is.
 fn children() -> Vec<Pid> {
+    if let Ok(list) = fs::read_to_string("/proc/thread-self/children") {
+        return list.split_ascii_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)).collect();
+    }
     let own = getpid().as_raw_nonzero().get();
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());

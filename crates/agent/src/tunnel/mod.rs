@@ -13,7 +13,6 @@ use bytes::Bytes;
 use remotely_call::{Doors, Runner};
 use remotely_proto::call::Open;
 use remotely_session::{End, LinkBuilder, Offer, Pipe, Role, Service, Settings, reset};
-use rustix::io::Errno;
 
 use crate::start::{self, told_to_end};
 use crate::{sys, watchdog};
@@ -34,7 +33,7 @@ pub fn main() -> ExitCode {
 
 fn run() -> io::Result<End> {
     let pipe = start::take_stdio()?;
-    let printed = keeper::fork(&pipe)?;
+    let printed = keeper::fork()?;
     remotely_call::install_panic_hook();
     start::greet(&pipe)?;
     start::runtime()?.block_on(async {
@@ -82,9 +81,4 @@ fn dispatch(runner: &Arc<Runner>, doors: &Arc<Doors>, offer: Offer) {
         Ok(Open::Channel) => doors.offer_channel(offer),
         Ok(Open::Answer { .. } | Open::Output) | Err(_) => offer.refuse(reset::REFUSED),
     }
-}
-
-/// A read(2) that found nothing to read for now.
-fn is_dry(error: Errno) -> bool {
-    error == Errno::AGAIN
 }

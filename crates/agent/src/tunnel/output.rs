@@ -9,11 +9,10 @@ use bytes::{Bytes, BytesMut};
 use remotely_call::{Doors, Line, Printer};
 use remotely_proto::call::LINE_MAX;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::read;
+use rustix::io::{Errno, read};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use super::is_dry;
 use super::keeper::Printed;
 use crate::sys;
 
@@ -98,9 +97,10 @@ impl Source {
                     return true;
                 }
                 Ok(n) => &buffer[..n],
+                Err(Errno::AGAIN) => return true,
                 Err(error) => {
-                    self.ended = !is_dry(error) && error != rustix::io::Errno::INTR;
-                    return is_dry(error);
+                    self.ended = error != Errno::INTR;
+                    return false;
                 }
             };
             taken += read.len();
