@@ -317,7 +317,9 @@ impl State {
     fn cut(&mut self) {
         if self.filled > 0 {
             let mut block = BytesMut::with_capacity(OutputHeader::SIZE + self.filled);
-            block.extend_from_slice(&OutputHeader { tag: self.tag, screen: self.screen, len: self.filled as u32 }.encode());
+            block.extend_from_slice(
+                &OutputHeader { tag: self.tag, screen: self.screen, len: self.filled as u32 }.encode(),
+            );
             block.extend_from_slice(&self.buffer[..self.filled]);
             self.queue.push_back(block.freeze());
             self.filled = 0;

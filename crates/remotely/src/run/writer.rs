@@ -148,7 +148,12 @@ fn relay(
 }
 
 /// Writes from the front until nothing is left.
-fn write_all(fd: &OwnedFd, way: Way, batch: &mut VecDeque<Chunk>, count: &watch::Sender<u64>) -> rustix::io::Result<()> {
+fn write_all(
+    fd: &OwnedFd,
+    way: Way,
+    batch: &mut VecDeque<Chunk>,
+    count: &watch::Sender<u64>,
+) -> rustix::io::Result<()> {
     while let Some((front, _)) = batch.front() {
         let written = match way {
             Way::File => {
