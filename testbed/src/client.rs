@@ -269,7 +269,8 @@ impl Client {
             p.uid == self.uid || fs::metadata(format!("/proc/{}/ns/mnt", p.pid)).is_ok_and(|m| m.ino() == own)
         };
         let mut all = leftover::processes(Path::new("/proc"));
-        all.retain(inside);
+        // Orphans that have ended are init's to wait for, and not every machine has one that does.
+        all.retain(|process| inside(process) && !(process.state == 'Z' && process.parent == 1));
         all
     }
 

@@ -317,7 +317,8 @@ impl Host {
         };
         // And where sudo keeps the time of its last use.
         path == Path::new("/run/sudo")
-            || named(path, b"agent-") && path.parent().is_some_and(|dir| named(dir, b"remotely"))
+            || (named(path, b"agent-") || named(path, b"hash-"))
+                && path.parent().is_some_and(|dir| named(dir, b"remotely"))
     }
 }
 

@@ -25,6 +25,7 @@
 //! None is needed to call functions: `remotely = { version = "0.1", default-features = false }`.
 //! - `cli` (default): the command line, which the `remotely` executable consists of;
 //! - `run`: what `remotely HOST -- COMMAND` does, with the file service and the mount;
+//! - `tree`: groups whose hosts are reached from other hosts;
 //! - `inventory`: groups and hosts of [`nodes`] from files in TOML and YAML.
 
 // The attributes speak of `remotely`, here too.
@@ -50,6 +51,11 @@ mod runtime;
 pub mod stderr;
 pub mod target;
 pub mod transport;
+#[cfg(feature = "tree")]
+mod tree;
+#[cfg(not(feature = "tree"))]
+#[path = "no_tree.rs"]
+mod tree;
 pub mod tunnel;
 
 /// Options and reports of transfers, and what can go wrong with them.

@@ -18,7 +18,7 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use crate::{
     link::End,
-    pipe::{Pipe, PollPipe},
+    pipe::{Pipe, PipeReader, PipeWriter},
     shared::{Shared, wait},
 };
 
@@ -34,14 +34,14 @@ const LAST_READS: usize = 16;
 /// Drives a link to its end. `first` is written first.
 pub(crate) async fn drive(shared: Arc<Shared>, pipe: Pipe, first: VecDeque<Bytes>, received: Bytes) {
     let guard = LoseOnDrop(&shared);
-    let end = match PollPipe::new(pipe) {
-        Ok(pipe) => {
+    let end = match pipe.split() {
+        Ok((reader, writer)) => {
             shared.with(|state, now| {
                 state.mux.start(now);
                 state.mux.input(now, received);
             });
             let sleep = Box::pin(sleep_until(Instant::from_std(shared.start())));
-            let mut driver = Driver { shared: &shared, pipe, pieces: first, sleep, wake_at: None };
+            let mut driver = Driver { shared: &shared, reader, writer, pieces: first, sleep, wake_at: None };
             driver.run().await
         }
         Err(error) => End::Lost { why: format!("cannot use the pipe: {error}") },
@@ -78,7 +78,8 @@ impl Drop for LoseOnDrop<'_> {
 
 struct Driver<'a> {
     shared: &'a Shared,
-    pipe: PollPipe,
+    reader: PipeReader,
+    writer: PipeWriter,
     /// Handed out by the mux and not yet written.
     pieces: VecDeque<Bytes>,
     sleep: Pin<Box<Sleep>>,
@@ -107,7 +108,7 @@ impl Driver<'_> {
                 return Poll::Ready(over);
             }
             if !self.pieces.is_empty() {
-                match self.pipe.poll_write(cx, &mut self.pieces) {
+                match self.writer.poll_write(cx, &mut self.pieces) {
                     Poll::Pending => {}
                     Poll::Ready(Ok(())) => moved = true,
                     Poll::Ready(Err(error)) => return Poll::Ready((self.after_write_error(&error), false)),
@@ -122,7 +123,7 @@ impl Driver<'_> {
     }
 
     fn poll_input(&mut self, cx: &mut Context<'_>) -> Result<bool, String> {
-        match self.pipe.poll_read(cx) {
+        match self.reader.poll_read(cx) {
             Poll::Pending => Ok(false),
             Poll::Ready(Ok(chunk)) if chunk.is_empty() => Err("the pipe ended".to_owned()),
             Poll::Ready(Ok(chunk)) => {
@@ -168,7 +169,7 @@ impl Driver<'_> {
     /// The other side may have said why before it went.
     fn after_write_error(&mut self, error: &io::Error) -> End {
         for _ in 0..LAST_READS {
-            let Ok(chunk) = self.pipe.read_now() else { break };
+            let Ok(chunk) = self.reader.read_now() else { break };
             if chunk.is_empty() {
                 break;
             }
@@ -190,7 +191,7 @@ impl Driver<'_> {
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.pieces.is_empty() {
-            ready!(self.pipe.poll_write(cx, &mut self.pieces))?;
+            ready!(self.writer.poll_write(cx, &mut self.pieces))?;
         }
         Poll::Ready(Ok(()))
     }

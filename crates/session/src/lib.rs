@@ -20,6 +20,6 @@ pub use remotely_proto::{
 pub use self::{
     link::{End, Ended, Held, Incoming, Link, LinkBuilder, Offer, Settings},
     message::{MessageReceiver, MessageSender, RecvMessageError},
-    pipe::Pipe,
+    pipe::{Pipe, PipeReader, PipeWriter},
     stream::{RecvStream, SendStream, Stream},
 };

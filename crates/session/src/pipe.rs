@@ -1,7 +1,9 @@
-//! The byte pipe beneath a link: two descriptors made non-blocking. Used by the driver; knows nothing of frames.
+//! The byte pipe beneath a link: two descriptors made non-blocking. Used by the driver, and by who passes on the bytes of a
+//! link that is not its own; knows nothing of frames.
 
 use std::{
     collections::VecDeque,
+    future::poll_fn,
     io::{self, IoSlice},
     os::fd::OwnedFd,
     task::{Context, Poll, ready},
@@ -34,34 +36,46 @@ pub struct Pipe {
     pub writer: OwnedFd,
 }
 
-/// A registered [`Pipe`].
-#[derive(Debug)]
-pub(crate) struct PollPipe {
-    reader: AsyncFd<OwnedFd>,
-    writer: AsyncFd<OwnedFd>,
-    buffer: BytesMut,
-}
-
-impl PollPipe {
-    /// Must be called inside a tokio runtime.
-    pub(crate) fn new(pipe: Pipe) -> io::Result<Self> {
-        for fd in [&pipe.reader, &pipe.writer] {
+impl Pipe {
+    /// For reading and writing it as plain bytes. An error means that epoll(7) takes an end not.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime with I/O enabled.
+    pub fn split(self) -> io::Result<(PipeReader, PipeWriter)> {
+        for fd in [&self.reader, &self.writer] {
             fcntl_setfl(fd, fcntl_getfl(fd)? | OFlags::NONBLOCK)?;
             // A socket has no such size, and a user may be over his limit of pipe memory: smaller ones work too.
             let _ = fcntl_setpipe_size(fd, PIPE_SIZE);
         }
-        Ok(Self {
-            reader: register(pipe.reader, Interest::READABLE)?,
-            writer: register(pipe.writer, Interest::WRITABLE)?,
-            buffer: BytesMut::new(),
-        })
+        let reader = PipeReader { fd: register(self.reader, Interest::READABLE)?, buffer: BytesMut::new() };
+        Ok((reader, PipeWriter { fd: register(self.writer, Interest::WRITABLE)? }))
+    }
+}
+
+/// The end of a [`Pipe`] that is read. Closed when dropped.
+#[derive(Debug)]
+pub struct PipeReader {
+    fd: AsyncFd<OwnedFd>,
+    buffer: BytesMut,
+}
+
+/// The end of a [`Pipe`] that is written. Closed when dropped.
+#[derive(Debug)]
+pub struct PipeWriter {
+    fd: AsyncFd<OwnedFd>,
+}
+
+impl PipeReader {
+    /// The next bytes, as many as there are up to a limit; none at the end of the pipe. Cancel safe.
+    pub async fn read(&mut self) -> io::Result<Bytes> {
+        poll_fn(|cx| self.poll_read(cx)).await
     }
 
     /// The next bytes, as many as there are up to a limit; none at the end of the pipe.
     pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
         loop {
-            let mut guard = ready!(self.reader.poll_read_ready(cx))?;
-            match read_into(self.reader.get_ref(), &mut self.buffer) {
+            let mut guard = ready!(self.fd.poll_read_ready(cx))?;
+            match read_into(self.fd.get_ref(), &mut self.buffer) {
                 Err(Errno::AGAIN) => guard.clear_ready(),
                 result => return Poll::Ready(result.map_err(Into::into)),
             }
@@ -70,13 +84,25 @@ impl PollPipe {
 
     /// What lies in the pipe, whether the runtime has noticed or not; none at the end of the pipe.
     pub(crate) fn read_now(&mut self) -> io::Result<Bytes> {
-        Ok(read_into(self.reader.get_ref(), &mut self.buffer)?)
+        Ok(read_into(self.fd.get_ref(), &mut self.buffer)?)
+    }
+}
+
+impl PipeWriter {
+    /// Writes all of it. Not cancel safe: dropped before it is ready, some bytes of the front may have been written.
+    pub async fn write_all(&mut self, bytes: Bytes) -> io::Result<()> {
+        let mut pieces = VecDeque::from([bytes]);
+        pieces.retain(|piece| !piece.is_empty());
+        while !pieces.is_empty() {
+            poll_fn(|cx| self.poll_write(cx, &mut pieces)).await?;
+        }
+        Ok(())
     }
 
     /// Writes from the front of `pieces`. Ready when something was written.
     pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>, pieces: &mut VecDeque<Bytes>) -> Poll<io::Result<()>> {
         loop {
-            let mut guard = ready!(self.writer.poll_write_ready(cx))?;
+            let mut guard = ready!(self.fd.poll_write_ready(cx))?;
             let mut slices = [IoSlice::new(&[]); 64];
             let mut large;
             let slices = if pieces.len() <= slices.len() {
@@ -89,7 +115,7 @@ impl PollPipe {
                 large.extend(pieces.iter().take(PIECES).map(|piece| IoSlice::new(piece)));
                 &large[..]
             };
-            match writev(self.writer.get_ref(), slices) {
+            match writev(self.fd.get_ref(), slices) {
                 Ok(written) => {
                     advance(pieces, written);
                     return Poll::Ready(Ok(()));

@@ -114,7 +114,7 @@ impl Conversation {
     }
 
     /// Sends the first flight as soon as it is there, and hears whether an agent has taken over, or what the host needs first.
-    pub(super) async fn greet<F: Future<Output = ()>>(
+    pub(super) async fn greet<F: Future<Output = Bytes>>(
         &mut self,
         flight: &mut Flight<F>,
         process: &mut Process,

@@ -3,6 +3,8 @@
 
 use std::collections::HashMap;
 
+use bytes::Bytes;
+
 use super::conversation::{Conversation, Failure, Greeted};
 use super::{ConnectError, Flight};
 use crate::options::ConnectOptions;
@@ -28,7 +30,7 @@ impl<'a> Doors<'a> {
     }
 
     /// Greets until it is no hop that answers: [`Greeted::Ready`] or [`Greeted::Needs`].
-    pub(super) async fn pass<F: Future<Output = ()>>(
+    pub(super) async fn pass<F: Future<Output = Bytes>>(
         &mut self,
         conversation: &mut Conversation,
         flight: &mut Flight<F>,

@@ -53,14 +53,15 @@ pub struct Connected {
 }
 
 /// An agent that has said that it is ready, and speaks frames from here on.
-struct Ready {
+pub(crate) struct Ready {
     /// The pipe to it.
-    pipe: Pipe,
+    pub(crate) pipe: Pipe,
     /// What was already read from the pipe: the beginning of its frames.
-    received: Bytes,
+    pub(crate) received: Bytes,
     /// What is left of the first flight.
-    unsent: Bytes,
-    process: Process,
+    pub(crate) unsent: Bytes,
+    /// The local process of the transport.
+    pub(crate) process: Process,
     uploaded: Option<Uploaded>,
 }
 
@@ -70,40 +71,49 @@ struct Ready {
 /// Must be called inside a Tokio runtime. Cancel safe: dropping the future kills the process of the transport and leaves the terminal as it was, also during a password prompt of ssh.
 pub async fn connect<F: Future<Output = ()>>(
     options: &ConnectOptions,
-    builder: LinkBuilder,
+    mut builder: LinkBuilder,
     queued: F,
 ) -> Result<Connected, ConnectError> {
     let began = Instant::now();
+    let flight = async {
+        queued.await;
+        builder.first_flight()
+    };
+    let Ready { pipe, received, unsent, process, uploaded } = reach(options, flight).await?;
+    let time = began.elapsed();
+    let (link, incoming) = builder.attach_behind(unsent, pipe, received);
+    Ok(Connected { link, incoming, process, time, uploaded })
+}
+
+/// Gets a pipe to an agent at `options.target`, for a link whose first flight `flight` tells. The rest is as with [`connect`].
+pub(crate) async fn reach(
+    options: &ConnectOptions,
+    flight: impl Future<Output = Bytes>,
+) -> Result<Ready, ConnectError> {
     let executable = Arc::new(Executable::open(options.executable.as_deref())?);
-    let mut flight = Flight { builder, queued: Some(Box::pin(queued)), bytes: Bytes::new() };
-    let ready = match attempt(options, &executable, &mut flight, true).await {
+    let mut flight = Flight { coming: Some(Box::pin(flight)), bytes: Bytes::new() };
+    match attempt(options, &executable, &mut flight, true).await {
         Err(ConnectError::Ended { status, stderr, explained: None, .. }) if damaged(status.code(), &stderr) => {
             tracing::info!("the host could not execute what it has; sending it again");
             attempt(options, &executable, &mut flight, false).await
         }
         result => result,
-    };
-    let Ready { pipe, received, unsent, process, uploaded } = ready?;
-    let time = began.elapsed();
-    let (link, incoming) = flight.builder.attach_behind(unsent, pipe, received);
-    Ok(Connected { link, incoming, process, time, uploaded })
+    }
 }
 
 /// The first flight, made when all that is to be in it is queued.
 struct Flight<F> {
-    builder: LinkBuilder,
     /// Until then.
-    queued: Option<Pin<Box<F>>>,
+    coming: Option<Pin<Box<F>>>,
     bytes: Bytes,
 }
 
-impl<F: Future<Output = ()>> Flight<F> {
+impl<F: Future<Output = Bytes>> Flight<F> {
     /// Cancel safe.
     async fn bytes(&mut self) -> Bytes {
-        if let Some(queued) = &mut self.queued {
-            queued.await;
-            self.queued = None;
-            self.bytes = self.builder.first_flight();
+        if let Some(coming) = &mut self.coming {
+            self.bytes = coming.await;
+            self.coming = None;
             tracing::debug!(bytes = self.bytes.len(), "first flight");
         }
         self.bytes.clone()
@@ -121,7 +131,7 @@ fn damaged(code: Option<i32>, stderr: &str) -> bool {
     }
 }
 
-async fn attempt<F: Future<Output = ()>>(
+async fn attempt<F: Future<Output = Bytes>>(
     options: &ConnectOptions,
     executable: &Arc<Executable>,
     flight: &mut Flight<F>,

@@ -1,7 +1,6 @@
 //! A shell script at the end of a way, where no agent is wanted: the same way, through the same doors. Called by doctor.
 
 use bytes::Bytes;
-use remotely_session::{LinkBuilder, Settings};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 
@@ -21,11 +20,7 @@ pub async fn output(options: &ConnectOptions, script: &str) -> Result<Vec<u8>, C
     let started = spawn::start_with(&argv, Manner { errors: &Errors::Keep, own_group })?;
     let mut process = started.process;
     let mut conversation = Conversation::new(started.reader, started.writer).map_err(ConnectError::pipe)?;
-    let mut flight = Flight::<std::future::Ready<()>> {
-        builder: LinkBuilder::new(Settings::default()),
-        queued: None,
-        bytes: Bytes::new(),
-    };
+    let mut flight = Flight::<std::future::Ready<Bytes>> { coming: None, bytes: Bytes::new() };
     match Doors::new(options).pass(&mut conversation, &mut flight, &mut process).await {
         Ok(Greeted::Ready { .. }) => {}
         Ok(_) => return Err(ConnectError::Strange { what: "a script asked for an agent".into() }),

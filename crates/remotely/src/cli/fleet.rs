@@ -29,7 +29,13 @@ pub(super) struct Fleet {
     /// As this user of each host, by sudo: root, if none is named.
     #[arg(long, value_name = "USER", num_args = 0..=1, default_missing_value = "root", require_equals = true)]
     sudo: Option<String>,
-    /// So many hosts at once.
+    /// Reach the hosts from these, which are dealt out among them; see docs/hosts.md.
+    #[arg(long, value_name = "GATEWAYS", conflicts_with = "tree")]
+    through: Option<String>,
+    /// Reach most hosts from some of their own, if there are more than 64.
+    #[arg(long)]
+    tree: bool,
+    /// So many hosts at once; as many from each gateway.
     #[arg(short, long, value_name = "N", default_value_t = 64)]
     fanout: usize,
     /// Give up on a host that has not been connected to within this time.
@@ -89,18 +95,28 @@ impl Fleet {
             }
         };
         let opts = self.ssh_opts.clone().unwrap_or_default().0;
-        let tunnels = Group::from(nodes).tunnels().to_vec().into_iter().map(|tunnel| {
-            let name = tunnel.host().to_owned();
-            let tunnel = tunnel.ssh_opts(opts.clone());
-            match &sudo {
-                Some(hop) => tunnel.then(hop.clone()).named(name),
-                None => tunnel,
+        let group = |nodes: NodeSet| {
+            let tunnels = Group::from(nodes).tunnels().to_vec().into_iter().map(|tunnel| {
+                let name = tunnel.host().to_owned();
+                let tunnel = tunnel.ssh_opts(opts.clone());
+                match &sudo {
+                    Some(hop) => tunnel.then(hop.clone()).named(name),
+                    None => tunnel,
+                }
+            });
+            Group::of(tunnels)
+        };
+        let group = match (&self.through, self.tree) {
+            (Some(text), _) => {
+                let gateways = Group::from(resolve(text).await?).tunnels().to_vec();
+                let gateways = gateways.into_iter().map(|gateway| gateway.ssh_opts(opts.clone()));
+                group(nodes).through(Group::of(gateways))
             }
-        });
-        let group = Group::of(tunnels)
-            .call_window(self.fanout)
-            .connect_window(self.fanout.min(64), 8)
-            .connect_timeout(self.connect_timeout);
+            (None, true) => group(nodes).tree(),
+            (None, false) => group(nodes),
+        };
+        let group =
+            group.call_window(self.fanout).connect_window(self.fanout.min(64), 8).connect_timeout(self.connect_timeout);
         Ok(match self.timeout {
             Some(limit) => group.call_timeout(limit),
             None => group,

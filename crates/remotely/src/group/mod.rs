@@ -21,6 +21,13 @@ use crate::target::TargetError;
 use crate::tunnel::{Line, OnLine};
 use crate::{Error, Tunnel};
 
+/// So many hosts need no tree.
+#[cfg(feature = "tree")]
+const FLAT: usize = 64;
+/// So many of those that no gateway of a tree reaches are connected to at once.
+#[cfg(feature = "tree")]
+const DIRECT: usize = 16;
+
 /// Several tunnels addressed as one, in order, each host once. Clones share links and windows.
 ///
 /// Hosts are told apart by their names ([`Tunnel::host`]), also by the operators: `|` and `+` unite, `&` intersects, `-`
@@ -90,6 +97,49 @@ impl Group {
         let take: OnLine = std::sync::Arc::new(take);
         self.tunnels = self.tunnels.iter().map(|tunnel| tunnel.with_on_line(take.clone())).collect();
         self
+    }
+
+    /// With its hosts reached from `gateways`, among which they are dealt out: each gateway opens the ways to its share by an ssh
+    /// of its own, and this machine starts none for them. Hosts that are gateways themselves, or whose way does not begin with ssh, are
+    /// reached as before.
+    ///
+    /// A link goes from here to the host all the same: gateways pass on what it says, and all that can be done with a host can be done
+    /// so. Where they log in, and which keys hosts have, is what ssh's configuration and known hosts of *this* machine say. Logins are
+    /// signed here, by the agent or by keys that need no passphrase, for the hosts of the group only (which takes sshd 8.9 or later
+    /// there); no key leaves. When a gateway cannot be connected to within 10 s or is lost, its hosts fall to others; calls
+    /// that it carried fail.
+    #[cfg(feature = "tree")]
+    #[must_use]
+    pub fn through(&self, gateways: impl Into<Self>) -> Self {
+        self.led(&gateways.into(), None)
+    }
+
+    /// The same, with as many of its own hosts for gateways as make both levels equally wide: 32 for 1,000. A host that no
+    /// gateway reaches is connected to from here. Up to 64 hosts are left as they are.
+    #[cfg(feature = "tree")]
+    #[must_use]
+    pub fn tree(&self) -> Self {
+        let by_ssh = || self.tunnels.iter().filter(|tunnel| is_by_ssh(tunnel));
+        let hosts = by_ssh().count();
+        if hosts <= FLAT {
+            return self.clone();
+        }
+        let gateways = by_ssh().take((hosts as f64).sqrt().ceil() as usize).cloned().collect();
+        self.led(&gateways, Some(DIRECT))
+    }
+
+    #[cfg(feature = "tree")]
+    fn led(&self, gateways: &Self, direct: Option<usize>) -> Self {
+        let tree = crate::tree::Tree::new(gateways.tunnels.iter().cloned(), direct);
+        let mut n = 0;
+        let mut lead = |tunnel: &Tunnel| {
+            if gateways.get(tunnel.host()).is_some() || !is_by_ssh(tunnel) {
+                return tunnel.clone();
+            }
+            n += 1;
+            tree.branch(n - 1).map_or_else(|| tunnel.clone(), |branch| tunnel.through(branch))
+        };
+        Self { tunnels: self.tunnels.iter().map(&mut lead).collect(), ..self.clone() }
     }
 
     /// How long a call may take, if that is limited.
@@ -188,9 +238,9 @@ impl Group {
     {
         let mut tasks = JoinSet::new();
         for (n, tunnel) in self.tunnels.iter().cloned().enumerate() {
-            let (windows, doing) = (self.windows.clone(), work(tunnel, self.windows.clone()));
+            let (windows, doing) = (self.windows.clone(), work(tunnel.clone(), self.windows.clone()));
             tasks.spawn(async move {
-                let _turn = windows.turn().await;
+                let _turn = windows.turn(&tunnel).await;
                 (n, doing.await)
             });
         }
@@ -227,6 +277,11 @@ impl Group {
         let tunnels = self.tunnels.iter().filter(|tunnel| wanted(tunnel.host())).cloned().collect();
         Self { tunnels, ..self.clone() }
     }
+}
+
+#[cfg(feature = "tree")]
+fn is_by_ssh(tunnel: &Tunnel) -> bool {
+    matches!(tunnel.target().hops().first(), Some(crate::target::Hop::Ssh(_)))
 }
 
 impl fmt::Debug for Group {

@@ -25,14 +25,15 @@ const PAUSE: u64 = 200;
 pub(crate) struct Windows {
     connecting: Arc<Semaphore>,
     calling: Arc<Semaphore>,
-    behind: Arc<Behind>,
+    behind: Arc<Shares>,
+    from_gateways: Arc<Shares>,
     connect_timeout: Duration,
 }
 
-/// What is under way behind each jump host.
-struct Behind {
+/// A window for each of several hosts in the middle, by name.
+struct Shares {
     window: usize,
-    jump_hosts: Mutex<HashMap<String, Arc<Semaphore>>>,
+    windows: Mutex<HashMap<String, Arc<Semaphore>>>,
 }
 
 impl Default for Windows {
@@ -41,7 +42,8 @@ impl Default for Windows {
         Self {
             connecting: Arc::new(Semaphore::new(64)),
             calling: Arc::new(Semaphore::new(64)),
-            behind: Arc::new(Behind { window: 8, jump_hosts: Mutex::default() }),
+            behind: Shares::of(8),
+            from_gateways: Shares::of(64),
             connect_timeout: Duration::from_secs(30),
         }
     }
@@ -49,21 +51,24 @@ impl Default for Windows {
 
 impl Windows {
     pub(super) fn with_connecting(self, hosts: usize, behind_one: usize) -> Self {
-        let behind = Behind { window: behind_one.max(1), jump_hosts: Mutex::default() };
-        Self { connecting: Arc::new(Semaphore::new(hosts.max(1))), behind: Arc::new(behind), ..self }
+        Self { connecting: Arc::new(Semaphore::new(hosts.max(1))), behind: Shares::of(behind_one), ..self }
     }
 
     pub(super) fn with_calling(self, hosts: usize) -> Self {
-        Self { calling: Arc::new(Semaphore::new(hosts.max(1))), ..self }
+        Self { calling: Arc::new(Semaphore::new(hosts.max(1))), from_gateways: Shares::of(hosts), ..self }
     }
 
     pub(super) fn with_connect_timeout(self, limit: Duration) -> Self {
         Self { connect_timeout: limit, ..self }
     }
 
-    /// Waits until there is room for one more host that works.
-    pub(super) async fn turn(&self) -> Option<OwnedSemaphorePermit> {
-        self.calling.clone().acquire_owned().await.ok()
+    /// Waits until there is room for this host to work. Each gateway has a window of its own.
+    pub(super) async fn turn(&self, tunnel: &Tunnel) -> Option<OwnedSemaphorePermit> {
+        let window = match tunnel.gateway() {
+            Some(gateway) => self.from_gateways.window(gateway),
+            None => self.calling.clone(),
+        };
+        window.acquire_owned().await.ok()
     }
 
     /// Does something with a host, which connects if there is no link: as the windows allow, within the time for it, and again
@@ -109,13 +114,14 @@ impl Windows {
         tunnel: &Tunnel,
         mut doing: Pin<&mut impl Future<Output = Result<T, Error>>>,
     ) -> Option<Result<T, Error>> {
-        // Those behind a jump host wait for each other without keeping the rest.
-        let gate = self.behind.gate(tunnel);
+        // Those behind a jump host wait for each other without keeping the rest. A gateway minds its own.
+        let of_here = tunnel.gateway().is_none();
+        let gate = jump_host(tunnel).filter(|_| of_here).map(|jump_host| self.behind.window(&jump_host));
         let _behind = match &gate {
             Some(gate) => gate.acquire().await.ok(),
             None => None,
         };
-        let _turn = self.connecting.acquire().await.ok();
+        let _turn = if of_here { self.connecting.acquire().await.ok() } else { None };
         let mut up = pin!(tunnel.connect());
         let connected = poll_fn(|cx| {
             // First, so that what it calls travels with the greeting.
@@ -140,12 +146,21 @@ impl Windows {
     }
 }
 
-impl Behind {
-    fn gate(&self, tunnel: &Tunnel) -> Option<Arc<Semaphore>> {
-        let [jump_host @ Hop::Ssh(_), _, ..] = tunnel.target().hops() else { return None };
-        let mut jump_hosts = self.jump_hosts.lock().unwrap_or_else(PoisonError::into_inner);
-        let gate = jump_hosts.entry(jump_host.to_string()).or_insert_with(|| Arc::new(Semaphore::new(self.window)));
-        Some(gate.clone())
+impl Shares {
+    fn of(window: usize) -> Arc<Self> {
+        Arc::new(Self { window: window.max(1), windows: Mutex::default() })
+    }
+
+    fn window(&self, name: &str) -> Arc<Semaphore> {
+        let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
+        windows.entry(name.to_owned()).or_insert_with(|| Arc::new(Semaphore::new(self.window))).clone()
+    }
+}
+
+fn jump_host(tunnel: &Tunnel) -> Option<String> {
+    match tunnel.target().hops() {
+        [jump_host @ Hop::Ssh(_), _, ..] => Some(jump_host.to_string()),
+        _ => None,
     }
 }
 

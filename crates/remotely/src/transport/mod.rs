@@ -17,7 +17,7 @@ mod podman;
 pub mod shell;
 pub mod spawn;
 mod srun;
-mod ssh;
+pub(crate) mod ssh;
 mod su;
 mod sudo;
 mod systemd;

@@ -10,18 +10,30 @@ use crate::target::Ssh;
 pub(super) fn wrap(place: &Ssh, opts: &[OsString], inner: &[OsString]) -> Vec<OsString> {
     // Of `-o` and `-p` ssh takes the first, of `-T` and `-e` the last: both must be ours. A RemoteCommand of the
     // configuration would make ssh refuse the command.
+    let mut argv = to(place, opts, &["-T", "-e", "none"]);
+    // One word for the login shell of the user there, whatever shell that is; `exec`, so that it costs no process.
+    argv.push(shell::command(inner));
+    argv
+}
+
+/// The command line that asks ssh what its configuration makes of `place`.
+#[cfg(feature = "tree")]
+pub(crate) fn question(place: &Ssh, opts: &[OsString]) -> Vec<OsString> {
+    to(place, opts, &["-G"])
+}
+
+fn to(place: &Ssh, opts: &[OsString], last: &[&str]) -> Vec<OsString> {
     let mut argv: Vec<OsString> = ["ssh", "-o", "RemoteCommand=none"].map(Into::into).into();
     if let Some(port) = place.port {
         argv.extend(["-p".into(), port.to_string().into()]);
     }
     argv.extend(opts.iter().cloned());
-    argv.extend(["-T", "-e", "none", "--"].map(Into::into));
+    argv.extend(last.iter().map(Into::into));
+    argv.push("--".into());
     argv.push(match &place.user {
         Some(user) => format!("{user}@{}", place.host).into(),
         None => place.host.clone().into(),
     });
-    // One word for the login shell of the user there, whatever shell that is; `exec`, so that it costs no process.
-    argv.push(shell::command(inner));
     argv
 }
 

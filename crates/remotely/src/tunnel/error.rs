@@ -33,6 +33,13 @@ struct Inner {
 pub enum ErrorKind {
     /// There is no link.
     Connect(Arc<ConnectError>),
+    /// The host was to be reached from another one, which could not.
+    Gateway {
+        /// What the tunnel to that one calls it.
+        gateway: String,
+        /// What it says, or what happened to it.
+        why: String,
+    },
     /// The tunnel would be deeper than allowed.
     Depth {
         /// How many links are allowed.
@@ -175,6 +182,7 @@ impl fmt::Display for Error {
         let host = &self.0.host;
         match &self.0.kind {
             ErrorKind::Connect(error) => write!(out, "{host}: {error}"),
+            ErrorKind::Gateway { gateway, why } => write!(out, "{host}: {gateway} could not reach it: {why}"),
             ErrorKind::Depth { limit, path } => {
                 write!(out, "depth limit of {limit} exceeded at {}", path.join(" -> "))
             }

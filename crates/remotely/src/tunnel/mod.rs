@@ -20,6 +20,7 @@ pub use self::transfer::Transfer;
 pub(crate) use self::transfer::What;
 use crate::options::{AgentKind, ConnectOptions};
 use crate::target::{Hop, Target, TargetError};
+use crate::tree::Branch;
 
 /// A way to a host, over which functions of this program are called there. Clones are the same tunnel.
 ///
@@ -41,6 +42,8 @@ struct Inner {
 struct Settings {
     host: String,
     connect: ConnectOptions,
+    /// The host is reached from another one.
+    through: Option<Branch>,
     depth_limit: Option<u8>,
     on_line: OnLine,
 }
@@ -55,7 +58,7 @@ impl Tunnel {
     pub fn new(target: Target) -> Self {
         let host = host_of(&target);
         let connect = ConnectOptions { agent: AgentKind::Tunnel, progress: false, ..ConnectOptions::new(target) };
-        Self::with(Settings { host, connect, depth_limit: None, on_line: lines::shown() })
+        Self::with(Settings { host, connect, through: None, depth_limit: None, on_line: lines::shown() })
     }
 
     fn with(settings: Settings) -> Self {
@@ -121,6 +124,16 @@ impl Tunnel {
         self.changed(|settings| settings.on_line = take)
     }
 
+    #[cfg(feature = "tree")]
+    pub(crate) fn through(&self, branch: Branch) -> Self {
+        self.changed(|settings| settings.through = Some(branch))
+    }
+
+    /// The name of the gateway that the host falls to, if it is not reached from here.
+    pub(crate) fn gateway(&self) -> Option<&str> {
+        self.inner.settings.through.as_ref().map(Branch::gateway)
+    }
+
     /// What this host is called, see [`named`](Self::named): `localhost` for `local:`, else the target as it is written.
     pub fn host(&self) -> &str {
         &self.inner.settings.host
@@ -184,14 +197,14 @@ impl Inner {
         if let Some(session) = slot.as_ref().filter(|session| !session.is_over()) {
             return Ok(session.clone());
         }
-        let Settings { host, connect, depth_limit, on_line } = &self.settings;
+        let Settings { host, connect, through, depth_limit, on_line } = &self.settings;
         let mut path = here::path();
         path.push(host.clone());
         let limit = limit(*depth_limit);
         if path.len() > usize::from(limit) + 1 {
             return Err(Error::new(host, ErrorKind::Depth { limit, path }));
         }
-        let session = Session::new(host.clone(), connect.clone(), path, limit, on_line.clone());
+        let session = Session::new(host.clone(), connect.clone(), through.clone(), path, limit, on_line.clone());
         *slot = Some(session.clone());
         Ok(session)
     }

@@ -14,6 +14,7 @@ use super::error::ErrorKind;
 use super::lines::{Lines, OnLine};
 use crate::bootstrap::{self, Connected};
 use crate::options::{ConnectOptions, Errors};
+use crate::tree::Branch;
 
 pub(super) struct Session {
     link: Link,
@@ -33,6 +34,7 @@ pub(super) struct Session {
 struct Waiting {
     builder: LinkBuilder,
     options: ConnectOptions,
+    through: Option<Branch>,
     doors: Arc<Doors>,
     shown: watch::Sender<u64>,
 }
@@ -49,6 +51,7 @@ impl Session {
     pub(super) fn new(
         host: String,
         mut options: ConnectOptions,
+        through: Option<Branch>,
         path: Vec<String>,
         depth_limit: u8,
         on_line: OnLine,
@@ -65,7 +68,7 @@ impl Session {
         // Of this session alone: the options are those of all that follow one another.
         options.sending = Arc::default();
         let sending = options.sending.clone();
-        let waiting = Mutex::new(Some(Waiting { builder, options, doors, shown }));
+        let waiting = Mutex::new(Some(Waiting { builder, options, through, doors, shown }));
         let stage = watch::Sender::new(Stage::Coming);
         Arc::new(Self {
             link,
@@ -169,32 +172,45 @@ impl Session {
         self.reached(|stage| matches!(stage, Stage::Over(_))).await;
     }
 
-    async fn live(self: Arc<Self>, Waiting { builder, options, doors, shown }: Waiting) {
+    async fn live(self: Arc<Self>, Waiting { builder, options, through, doors, shown }: Waiting) {
         // Whoever else calls at the same moment is to travel with the first.
         let queued = tokio::task::yield_now();
+        let connect = async {
+            if let Some(branch) = through {
+                return branch.connect(&options, builder, queued).await;
+            }
+            match bootstrap::connect(&options, builder, queued).await {
+                Ok(Connected { link, incoming, process, .. }) => Ok((link, incoming, Some(process))),
+                Err(error) => Err(ErrorKind::Connect(Arc::new(error))),
+            }
+        };
         let connected = tokio::select! {
-            connected = bootstrap::connect(&options, builder, queued) => connected,
+            connected = connect => connected,
             () = self.hung_up.notified() => return self.over(ErrorKind::Closed),
         };
-        let Connected { link, incoming, process, .. } = match connected {
+        let (link, incoming, process) = match connected {
             Ok(connected) => connected,
-            Err(error) => return self.over(ErrorKind::Connect(Arc::new(error))),
+            Err(why) => return self.over(why),
         };
         tokio::spawn(take(incoming, doors, self.caller.clone(), self.lines.clone(), Arc::new(shown)));
         if link.linked().await.is_ok() {
             self.stage.send_replace(Stage::Up);
         }
         let end = link.ended().await;
-        let status = process.ended();
-        let status = tokio::time::timeout(std::time::Duration::from_secs(1), status).await.ok();
+        let mut status = None;
+        if let Some(process) = &process {
+            status = tokio::time::timeout(std::time::Duration::from_secs(1), process.ended()).await.ok();
+            if end != End::Closed {
+                process.last_words().await;
+            }
+        }
         let why = match end {
             End::Closed => ErrorKind::Closed,
-            end => {
-                process.last_words().await;
-                ErrorKind::Lost { why: end.to_string(), status, stderr: self.lines.tail() }
-            }
+            end => ErrorKind::Lost { why: end.to_string(), status, stderr: self.lines.tail() },
         };
-        process.close().await;
+        if let Some(process) = process {
+            process.close().await;
+        }
         self.over(why);
     }
 
