@@ -1,4 +1,5 @@
 //! The same call on 200 hosts, which are one sshd under so many names: how long until all have answered, and what it costs here.
+//! And `true` on 1,000 of them, from here and through a tree.
 
 use std::fs;
 use std::path::Path;
@@ -19,19 +20,34 @@ const WAYS: [Way; 5] = [
     Way { name: "mitogen", peer: "mitogen", script: "exec by-mitogen fanout dev@h 200" },
 ];
 
+const TREE: [Way; 2] = [
+    Way { name: "remotely exec", peer: "remotely", script: "time remotely exec -f 1000 'dev@h[1-1000]' -- true" },
+    Way { name: "remotely exec --tree", peer: "remotely", script: "time remotely exec --tree 'dev@h[1-1000]' -- true" },
+];
+
 /// Clock ticks in a second, of /proc/PID/stat (USER_HZ of x86 and Arm).
 const TICKS: f64 = 100.0;
 
-/// The table. What has no tunnels connects anew for a second call, which is not measured then.
+/// The table of calls. What has no tunnels connects anew for a second call, which is not measured then.
 pub(crate) fn run(plan: &Plan) -> Table {
-    let ways = plan.chosen(WAYS);
-    let site = Site::start(&[]);
     let columns = ["first call on all, s", "second call on all, s", "CPU here, s", "private memory here, MB"];
-    let mut table = Table::new("200 hosts", columns.map(str::to_owned));
+    measured(plan, "200 hosts", &plan.chosen(WAYS), columns)
+}
+
+/// The table of trees.
+pub(crate) fn tree(plan: &Plan) -> Table {
+    let columns = ["`true` on all, s", "-", "CPU here, s", "private memory here, MB"];
+    measured(plan, "1,000 hosts", &plan.chosen(TREE), columns)
+}
+
+fn measured(plan: &Plan, title: &str, ways: &[Way], columns: [&str; 4]) -> Table {
+    let site = Site::start(&[]);
+    site.know_host();
+    let mut table = Table::new(title, columns.map(str::to_owned));
     // The first run, which is not timed, is the one whose memory is looked at.
     let mut memory = vec![Vec::new(); ways.len()];
     let mut at = 0;
-    let measured = in_turn(plan, &ways, |way, turn| {
+    let measured = in_turn(plan, ways, |way, turn| {
         let run = measure(plan, &site, way, turn == 0);
         if let (0, Ok(run)) = (turn, &run) {
             memory[at].push(Cell::Value(run.memory as f64 / 1e6, 1));

@@ -21,7 +21,7 @@ use site::Way;
 use table::{Cell, Table};
 
 const USAGE: &str = "usage: bench [OPTION...] [ROW...]
-rows:    gcc lua read write mux, for commands; call fanout copy, for programs (all of them, if none is named)
+rows:    gcc lua read write mux, for commands; call fanout tree copy, for programs (all of them, if none is named)
 options: --rtt MS[,MS...]   --runs N   --peers NAME[,NAME...]   --limit SECONDS of one run
 peers:   native ssh remotely remotely-cold sshfs outrun rsync; ssh remotely chopsticks mitogen clush pdsh";
 
@@ -72,6 +72,7 @@ fn main() -> ExitCode {
             "write" => println!("{}", bulk::write(&plan)),
             "call" => call::run(&plan).iter().for_each(|table| println!("{table}")),
             "fanout" => println!("{}", fanout::run(&plan)),
+            "tree" => println!("{}", fanout::tree(&plan)),
             "copy" => copy::run(&plan).iter().for_each(|table| println!("{table}")),
             _ => mux::run(),
         }
@@ -93,7 +94,7 @@ fn timed(plan: &Plan, title: &str, peers: &[Peer], rtts: &[u64], run: &dyn Fn(Pe
 }
 
 fn parse(mut words: impl Iterator<Item = String>) -> Result<Plan, String> {
-    let rows = ["gcc", "lua", "read", "write", "mux", "call", "fanout", "copy"];
+    let rows = ["gcc", "lua", "read", "write", "mux", "call", "fanout", "tree", "copy"];
     let mut plan = Plan { rows: Vec::new(), rtts: None, peers: None, runs: 3, limit: Duration::from_secs(200) };
     while let Some(word) = words.next() {
         let mut value = || words.next().ok_or(format!("{word} needs a value"));

@@ -38,7 +38,7 @@ pub(crate) struct Way {
 impl Site {
     /// With names `rtt0`, `rtt20` ... for the host, one for each round trip time, and `h1`, `h2` ... without a wire.
     pub(crate) fn start(rtts: &[u64]) -> Self {
-        let sshd = ["MaxSessions=500", "MaxStartups=500", "KexAlgorithms=curve25519-sha256"].map(str::to_owned);
+        let sshd = ["MaxSessions=2000", "MaxStartups=2000", "KexAlgorithms=curve25519-sha256"].map(str::to_owned);
         let packages = vec!["python3".to_owned()];
         let host = Host::start(HostOptions { sudo: true, sshd: sshd.into(), packages, ..HostOptions::default() });
         let mut client = Client::start_bare();
@@ -54,9 +54,11 @@ impl Site {
             };
             client.reach(&format!("rtt{rtt}"), address);
         }
-        let ours = executable::built(&["caller"], "caller");
-        let ours = std::fs::read(&ours).unwrap_or_else(|e| panic!("read {}: {e}", ours.display()));
-        client.program("by-remotely", ours);
+        for (package, name) in [("caller", "by-remotely"), ("remotely", "remotely")] {
+            let ours = executable::built(&[package], package);
+            let ours = std::fs::read(&ours).unwrap_or_else(|e| panic!("read {}: {e}", ours.display()));
+            client.program(name, ours);
+        }
         for (name, package, script) in PEERS {
             client.program(name, peer(package, script));
         }
@@ -73,6 +75,17 @@ impl Site {
             control.display()
         );
         std::fs::write(&config, shared).unwrap_or_else(|e| panic!("write {}: {e}", config.display()));
+    }
+
+    /// Lets the key of the host be known, as a gateway wants it.
+    pub(crate) fn know_host(&self) {
+        let read =
+            |path: PathBuf| std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("read {}: {e}", path.display()));
+        let key = read(self.host.root().join("etc/ssh/ssh_host_ed25519_key.pub"));
+        let known = self.client.write("known_hosts", format!("{} {key}", self.host.address().ip()));
+        let config = self.client.ssh_config();
+        let text = format!("Host h*\n  UserKnownHostsFile {}\n{}", known.display(), read(config.clone()));
+        std::fs::write(&config, text).unwrap_or_else(|e| panic!("write {}: {e}", config.display()));
     }
 
     /// What runs a way.
