@@ -9,7 +9,7 @@ use crate::spawn::{Outcome, Process};
 const PRELUDE: &str = include_str!("prelude.py");
 
 /// How long a check may take unless it says so.
-pub const LIMIT: Duration = Duration::from_secs(15);
+pub const LIMIT: Duration = Duration::from_secs(60);
 
 /// A list of checks on a pair. Each starts in an empty working directory.
 #[derive(Debug)]

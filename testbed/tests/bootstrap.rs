@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use testbed::{Home, HostOptions, Pair, Process, Relay, Wire};
 
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// Where agents lie on the host.
 fn agents(pair: &Pair) -> Vec<String> {

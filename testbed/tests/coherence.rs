@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use testbed::{Checks, HostOptions, Pair, Wire};
 
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(60);
 
 #[test]
 fn locks_are_seen_on_both_sides() {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use testbed::{HostOptions, Pair, Terminal, Wire};
 
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(60);
 const SHOWN: &str = "remotely: fetching ";
 const RATE: u64 = 2 << 20;
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use testbed::{Client, HostOptions, Pair, Process, Terminal, Wire};
 
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(60);
 const SECRET: &str = "c'est \"l'été\" $HOME \\n";
 const ROOT: &str = "of root";
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use testbed::{Checks, HostOptions, Pair, Process, Wire};
 
-const LIMIT: Duration = Duration::from_secs(15);
+const LIMIT: Duration = Duration::from_secs(60);
 
 #[test]
 fn arguments_and_environment() {

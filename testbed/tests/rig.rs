@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use testbed::{Client, Fuse, Home, HostOptions, Pair, Process, Relay, Wire};
 
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(60);
 
 fn ssh(pair: &Pair, script: &str) -> testbed::Outcome {
     Process::start(pair.client.command("ssh").args([&pair.target(), script]), b"").wait(LIMIT)

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use testbed::Pair;
 
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// The figures of a row of the table that `script` makes on standard error: its first number.
 fn figures(pair: &Pair, script: &str, rows: &[&str]) -> Vec<u64> {

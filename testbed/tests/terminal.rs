@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use testbed::{HostOptions, Pair, Process, Terminal, Wire};
 
-const LIMIT: Duration = Duration::from_secs(15);
+const LIMIT: Duration = Duration::from_secs(60);
 
 fn remotely(pair: &Pair, words: &[&str]) -> Command {
     let target = pair.target();
