@@ -1,5 +1,5 @@
 //! Ends the agent if its runtime stands still, so that even then nothing stays behind on the host. Called by
-//! [`crate::main`]; knows nothing of what the runtime does.
+//! the agents of both kinds; knows nothing of what the runtime does.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

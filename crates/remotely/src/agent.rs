@@ -29,7 +29,7 @@ pub(crate) fn become_agent() {
     keep_memory();
     match words.as_slice() {
         #[cfg(feature = "run")]
-        [kind] if kind == "run" => drop(remotely_agent::main()),
+        [kind] if kind == "run" => drop(remotely_agent::run()),
         [kind] if kind == "tunnel" => drop(remotely_agent::tunnel()),
         [flag] if flag == "--hash" => done(place::print_hash()),
         [flag, hash] if flag == "--verify" => done(place::verify(hash.as_bytes())),

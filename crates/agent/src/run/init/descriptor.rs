@@ -6,7 +6,7 @@ use remotely_proto::exec::Step;
 use rustix::fs::{Mode, OFlags, SeekFrom};
 use rustix::io::Errno;
 
-use crate::order::{Descriptor, Failure, Source, show};
+use crate::run::order::{Descriptor, Failure, Source, show};
 use crate::sys;
 
 /// The mount puts the device of the client into the bits above.

@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 use remotely_proto::exec::Identity;
 use rustix::process::{Pid, getegid, getpid};
 
-use crate::passwd;
+use crate::run::passwd;
 use crate::sys::{self, Fork};
 
 /// Ids of the host that its user may map.

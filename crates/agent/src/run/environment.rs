@@ -10,7 +10,7 @@ use std::path::Path;
 
 use remotely_proto::ByteVec;
 
-use crate::order::Shared;
+use crate::run::order::Shared;
 
 /// Where shared things are in the root: the directory of fusectl, which exists wherever FUSE is used.
 pub(crate) const SHARED_DIR: &str = "/sys/fs/fuse/connections";

@@ -1,5 +1,5 @@
 //! A pipe that the command reads: bytes go in, and the client is told how many of them the command has taken out, so that
-//! it takes no more than those from the pipe of there. Called by [`crate::exec`].
+//! it takes no more than those from the pipe of there. Called by [`crate::run::exec`].
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use tokio::sync::Mutex as Baton;
 use tokio::time::Instant;
 
-use crate::relay::End;
+use crate::run::relay::End;
 
 /// So many bytes taken out are told of at once. Less is told of when it is noticed.
 const STEP: u64 = 64 << 10;

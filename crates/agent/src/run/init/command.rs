@@ -15,8 +15,8 @@ use rustix::thread::{CapabilitySet, CapabilitySets};
 use super::descriptor::{self, From};
 use super::namespace::{c_string, mapped};
 use super::program;
-use crate::channel::{self, Outgoing};
-use crate::order::{Failure, Run, show};
+use crate::run::channel::{self, Outgoing};
+use crate::run::order::{Failure, Run, show};
 use crate::sys::{self, Fork};
 
 /// What the new process says before it executes, if it has something to say.

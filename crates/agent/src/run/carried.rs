@@ -1,5 +1,5 @@
 //! The descriptors of a command as the agent makes them: pipes, sockets and the pty, with our ends of them. Called by
-//! [`crate::exec`]; files are opened by the command itself, in its root.
+//! [`crate::run::exec`]; files are opened by the command itself, in its root.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -11,10 +11,10 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::pipe::PipeFlags;
 
-use crate::channel::FDS_MAX;
-use crate::order::{Descriptor, Failure, Source};
-use crate::relay::{End, Kind};
-use crate::terminal;
+use crate::run::channel::FDS_MAX;
+use crate::run::order::{Descriptor, Failure, Source};
+use crate::run::relay::{End, Kind};
+use crate::run::terminal;
 
 /// All of them.
 #[derive(Default)]

@@ -6,7 +6,7 @@ use remotely_fs::mount::{IdMaps, Mount, MountConfig};
 use remotely_proto::exec::Step;
 use remotely_session::Stream;
 
-use crate::order::{Failure, Mounted, Root, Setup};
+use crate::run::order::{Failure, Mounted, Root, Setup};
 
 /// Starts to serve it; returns when the kernel has been answered.
 pub(crate) async fn serve(

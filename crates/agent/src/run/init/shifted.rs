@@ -13,8 +13,8 @@ use rustix::process::{DumpableBehavior, Pid, set_dumpable_behavior};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
 use super::subordinate::{self, Mapper};
-use crate::order::{Failure, IdRanges};
-use crate::passwd;
+use crate::run::order::{Failure, IdRanges};
+use crate::run::passwd;
 use crate::sys;
 
 /// What id 0 stands for: above the ids that systemd, directory services and containers give to anybody.
@@ -103,7 +103,7 @@ pub(super) fn check_number(identity: &Identity, why: &str) -> Result<(), Failure
         "run the command as user {}: that is {} on the host, who could reach the files of here by way of it, and root \
          has no user namespace there to tell them apart ({why})",
         identity.uid,
-        crate::order::show(&account.name),
+        crate::run::order::show(&account.name),
     );
     Err(Failure::new(Step::Privilege, Errno::PERM, what))
 }

@@ -19,8 +19,8 @@ use super::namespace::Entered;
 use super::root::{self, Prepared};
 use super::shifted;
 use super::waiting::{self, Found};
-use crate::channel::{Incoming, Outgoing};
-use crate::order::{Exit, Failure, Mounted, News, Order, Root, Run, Setup};
+use crate::run::channel::{Incoming, Outgoing};
+use crate::run::order::{Exit, Failure, Mounted, News, Order, Root, Run, Setup};
 use crate::sys::{self, Fork, Waited};
 
 /// How long what is hung up on may take to end.

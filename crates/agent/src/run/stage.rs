@@ -1,5 +1,5 @@
 //! The root that commands run in: made by init on the first command, used by all that want the same. Called by
-//! [`crate::exec`].
+//! [`crate::run::exec`].
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -10,10 +10,10 @@ use remotely_proto::ByteVec;
 use remotely_proto::exec::{Program, Request, Step};
 use tokio::sync::OnceCell;
 
-use crate::files;
-use crate::handle::{Handle, Stage};
-use crate::order::{Failure, Order, Root, Setup, Shared};
-use crate::rendezvous::Rendezvous;
+use crate::run::files;
+use crate::run::handle::{Handle, Stage};
+use crate::run::order::{Failure, Order, Root, Setup, Shared};
+use crate::run::rendezvous::Rendezvous;
 
 /// How long streams that the client announced may take to come.
 pub(crate) const STREAMS_WITHIN: Duration = Duration::from_secs(15);

@@ -84,7 +84,7 @@ pub(crate) struct Shared {
     /// Where it is on the host.
     #[n(0)]
     pub(crate) host: ByteVec,
-    /// Where commands find it: a name in [`crate::environment::SHARED_DIR`], or an absolute path.
+    /// Where commands find it: a name in [`crate::run::environment::SHARED_DIR`], or an absolute path.
     #[n(1)]
     pub(crate) place: ByteVec,
 }

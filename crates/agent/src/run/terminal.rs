@@ -8,7 +8,7 @@ use remotely_proto::exec::{Modes, Step, Tty, Winsize};
 use rustix::fs::Uid;
 use rustix::pty::OpenptFlags;
 
-use crate::order::Failure;
+use crate::run::order::Failure;
 use crate::sys::{self, KernelTermios};
 
 /// Both ends.

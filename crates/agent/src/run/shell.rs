@@ -1,11 +1,11 @@
-//! The shell of `feign`: the host user's own, in the host's own root. Called by [`crate::exec`].
+//! The shell of `feign`: the host user's own, in the host's own root. Called by [`crate::run::exec`].
 
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
 use remotely_proto::ByteVec;
 
-use crate::passwd;
+use crate::run::passwd;
 
 /// Its arguments: the login shell, unless that lets nobody in, else SHELL, else /bin/sh.
 pub(crate) fn argv() -> Vec<ByteVec> {

@@ -12,9 +12,9 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, watch};
 
-use crate::channel::{Incoming, Outgoing};
-use crate::init::Init;
-use crate::order::{Exit, Failure, Mounted, News, Order};
+use crate::run::channel::{Incoming, Outgoing};
+use crate::run::init::Init;
+use crate::run::order::{Exit, Failure, Mounted, News, Order};
 use crate::sys;
 
 /// What is known of a command.

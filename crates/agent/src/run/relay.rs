@@ -1,5 +1,5 @@
 //! Bytes between a stream and our end of a pipe, socket or pty of a command. One task for each direction; what one side
-//! does not take waits in the kernel of the other. Called by [`crate::exec`].
+//! does not take waits in the kernel of the other. Called by [`crate::run::exec`].
 
 use std::collections::VecDeque;
 use std::io;
@@ -17,7 +17,7 @@ use tokio::io::Interest;
 use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 use tokio::sync::{Notify, watch};
 
-use crate::input::Input;
+use crate::run::input::Input;
 use crate::sys;
 
 /// Most bytes in one block of output.

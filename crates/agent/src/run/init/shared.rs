@@ -13,8 +13,8 @@ use std::path::Path;
 use rustix::mount::MountFlags;
 
 use super::root::{Tree, attach as attach_tree, tree};
-use crate::environment::SHARED_DIR;
-use crate::order::Shared;
+use crate::run::environment::SHARED_DIR;
+use crate::run::order::Shared;
 
 /// Longest file that is copied, in bytes.
 const COPY_MAX: u64 = 1 << 20;

@@ -1,5 +1,5 @@
 //! Where streams that belong together meet, in whatever order they are offered: those of descriptors with their command,
-//! and the three lanes of the file service. Filled by [`crate::serve`], emptied by [`crate::exec`].
+//! and the three lanes of the file service. Filled by [`crate::run::serve`], emptied by [`crate::run::exec`].
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};

@@ -4,8 +4,8 @@ use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::*;
-use crate::channel::{Incoming as Receiving, Outgoing};
-use crate::order::{Descriptor, Mounted, News, Order, Run, Setup, Source};
+use crate::run::channel::{Incoming as Receiving, Outgoing};
+use crate::run::order::{Descriptor, Mounted, News, Order, Run, Setup, Source};
 
 /// What the root is made of for this user.
 pub(super) fn setup(user: Option<u32>) -> Setup {

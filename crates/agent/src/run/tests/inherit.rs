@@ -3,7 +3,7 @@
 use remotely_proto::exec::{Report, Rlimit, Step};
 
 use super::*;
-use crate::order::Shared;
+use crate::run::order::Shared;
 
 fn raw(entries: &[&[u8]]) -> Vec<ByteVec> {
     entries.iter().map(|entry| entry.to_vec().into()).collect()

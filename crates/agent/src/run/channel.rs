@@ -1,5 +1,5 @@
 //! Messages with descriptors over the socket between the agent and init: a length, a count of descriptors, CBOR. The
-//! agent sends and receives asynchronously ([`crate::handle`]), init with poll(2); both use the pieces here.
+//! agent sends and receives asynchronously ([`crate::run::handle`]), init with poll(2); both use the pieces here.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, IoSliceMut};

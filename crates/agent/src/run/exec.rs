@@ -1,4 +1,4 @@
-//! The exec service: one command from its request to its end. Called by [`crate::serve`] for each exec stream.
+//! The exec service: one command from its request to its end. Called by [`crate::run::serve`] for each exec stream.
 //!
 //! The end of a command is known at once, even if others still hold its output open: [`Report::Exited`] then says, beside
 //! the positions of files, how many bytes each carried descriptor had yielded, and the rest follows on the streams; and how
@@ -17,17 +17,17 @@ use remotely_proto::message::MessageError;
 use remotely_session::{MessageReceiver, MessageSender, RecvError, RecvMessageError, SendError, Stream};
 use tokio::sync::watch;
 
-use crate::carried::{self, Carried, Carry};
-use crate::environment;
-use crate::handle::{Handle, Progress};
-use crate::input::Input;
-use crate::order::{Exit, Failure, Order, Run};
-use crate::relay::{self, Output};
-use crate::rendezvous::Rendezvous;
-use crate::shell;
-use crate::stage::{Ready, STREAMS_WITHIN, Scene};
+use crate::run::carried::{self, Carried, Carry};
+use crate::run::environment;
+use crate::run::handle::{Handle, Progress};
+use crate::run::input::Input;
+use crate::run::order::{Exit, Failure, Order, Run};
+use crate::run::relay::{self, Output};
+use crate::run::rendezvous::Rendezvous;
+use crate::run::shell;
+use crate::run::stage::{Ready, STREAMS_WITHIN, Scene};
+use crate::run::terminal;
 use crate::sys::SIGNAL_MAX;
-use crate::terminal;
 
 /// The code of a reset that says: the agent's own process failed, and what became of the command is not known.
 pub(crate) const RESET_LOST: u32 = remotely_session::reset::FIRST_FREE;

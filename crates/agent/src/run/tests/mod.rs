@@ -26,9 +26,9 @@ use remotely_session::{
     Service, Settings, Stream,
 };
 
-use crate::init::{self, Init};
-use crate::order::Root;
-use crate::serve;
+use crate::run::init::{self, Init};
+use crate::run::order::Root;
+use crate::run::serve;
 use crate::sys::{self, Fork};
 
 /// An ordinary user, with whom no files and no processes of this machine are.

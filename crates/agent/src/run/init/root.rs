@@ -14,8 +14,8 @@ use rustix::mount::{
 };
 
 use super::shared;
-use crate::order::{Failure, Root, Setup, show};
-use crate::passwd;
+use crate::run::order::{Failure, Root, Setup, show};
+use crate::run::passwd;
 
 /// Where the client's files can be mounted before the root is changed: one of these exists.
 const BEFORE: [&str; 5] = ["/tmp", "/mnt", "/run", "/var", "/usr"];

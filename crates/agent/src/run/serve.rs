@@ -13,14 +13,14 @@ use remotely_proto::fs::Lane;
 use remotely_session::{End, LinkBuilder, Offer, Pipe, Role, Service, Settings, reset};
 use rustix::process::{Signal, kill_process};
 
-use crate::exec::{self, Host};
-use crate::handle::Handle;
-use crate::init::Init;
-use crate::order::{Order, Root};
-use crate::rendezvous::Rendezvous;
-use crate::stage::Scene;
+use crate::run::exec::{self, Host};
+use crate::run::handle::Handle;
+use crate::run::init::{self, Init};
+use crate::run::order::{Order, Root};
+use crate::run::rendezvous::Rendezvous;
+use crate::run::stage::Scene;
 use crate::start::{self, told_to_end};
-use crate::{init, sys, watchdog};
+use crate::{sys, watchdog};
 
 /// How long the client may take to close the link when nothing can run any more.
 const CLOSE_WITHIN: Duration = Duration::from_secs(5);

@@ -12,7 +12,7 @@ use rustix::thread::UnshareFlags;
 
 use super::shifted;
 use super::subordinate::{self, Ranges};
-use crate::order::{Failure, IdRanges};
+use crate::run::order::{Failure, IdRanges};
 use crate::sys;
 
 /// What the namespaces allow.

@@ -24,8 +24,8 @@ use remotely_proto::exec::Step;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, getegid, geteuid, getpid, getppid, set_parent_process_death_signal};
 
-use crate::channel::{self, Incoming, Outgoing};
-use crate::order::{Failure, News, Order, Root};
+use crate::run::channel::{self, Incoming, Outgoing};
+use crate::run::order::{Failure, News, Order, Root};
 use crate::sys::{self, Fork, Waited};
 
 /// Init, as the agent has it.
