@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use remotely_call::Remote;
-use remotely_copy::Report;
 
 use crate::runtime::shared;
 use crate::target::{Target, TargetError};
@@ -53,7 +52,11 @@ impl Tunnel {
     }
 
     /// Waits for a transfer of files: `tunnel.transfer(|tunnel| tunnel.put("a", "/b"))`.
-    pub fn transfer(&self, what: impl FnOnce(&tunnel::Tunnel) -> tunnel::Transfer) -> Result<Report, Error> {
+    #[cfg(feature = "copy")]
+    pub fn transfer(
+        &self,
+        what: impl FnOnce(&tunnel::Tunnel) -> tunnel::Transfer,
+    ) -> Result<crate::copy::Report, Error> {
         shared().block_on(what(&self.0).into_future())
     }
 

@@ -23,7 +23,10 @@
 //!
 //! # Features
 //! None is needed to call functions: `remotely = { version = "0.1", default-features = false }`.
-//! - `cli` (default): the command line, which the `remotely` executable consists of;
+//! - `cli` (default): the command line, which the `remotely` executable consists of, and all of these:
+//! - `copy`: put and fetch of files and trees;
+//! - `exec`: commands of a host;
+//! - `facts`: what there is to know about a host;
 //! - `run`: what `remotely HOST -- COMMAND` does, with the file service and the mount;
 //! - `tree`: groups whose hosts are reached from other hosts;
 //! - `inventory`: groups and hosts of [`nodes`] from files in TOML and YAML.
@@ -36,7 +39,9 @@ pub mod blocking;
 pub mod bootstrap;
 #[cfg(feature = "cli")]
 pub mod cli;
+#[cfg(feature = "exec")]
 pub mod exec;
+#[cfg(feature = "facts")]
 pub mod facts;
 pub mod group;
 pub mod nodes;
@@ -59,6 +64,7 @@ mod tree;
 pub mod tunnel;
 
 /// Options and reports of transfers, and what can go wrong with them.
+#[cfg(feature = "copy")]
 pub mod copy {
     pub use remotely_copy::*;
 }
@@ -84,7 +90,7 @@ pub mod __private {
 }
 
 /// The Rust of the pages for users.
-#[cfg(doctest)]
+#[cfg(all(doctest, feature = "cli"))]
 mod pages {
     #[doc = include_str!("../../../docs/library.md")]
     mod library {}

@@ -20,6 +20,7 @@ use crate::{sys, watchdog};
 /// How long a link that is closed may take to say goodbye.
 const GOODBYE_WITHIN: Duration = Duration::from_secs(2);
 /// How long transfers that the end has cut may take to remove what they leave half done.
+#[cfg(feature = "copy")]
 const TIDY_WITHIN: Duration = Duration::from_secs(2);
 
 /// Runs the agent of a tunnel over stdin and stdout until the link ends. To be called first thing in a process, while it has
@@ -61,6 +62,7 @@ async fn serve(pipe: Pipe, printed: keeper::Printed) -> io::Result<End> {
             End::Closed
         }
     };
+    #[cfg(feature = "copy")]
     let _ = tokio::time::timeout(TIDY_WITHIN, remotely_copy::idle()).await;
     Ok(end)
 }
@@ -68,6 +70,7 @@ async fn serve(pipe: Pipe, printed: keeper::Printed) -> io::Result<End> {
 fn dispatch(runner: &Arc<Runner>, doors: &Arc<Doors>, offer: Offer) {
     match offer.service {
         Service::CALL => {}
+        #[cfg(feature = "copy")]
         Service::FILE => return drop(tokio::spawn(remotely_copy::serve(offer))),
         _ => return offer.refuse(reset::REFUSED),
     }

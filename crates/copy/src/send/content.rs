@@ -27,8 +27,8 @@ const CHUNK: usize = 256 << 10;
 const TRIES: u32 = 3;
 /// How long it is left alone between them.
 const PAUSE: Duration = Duration::from_millis(2);
-/// What a hole is hashed as.
-pub(crate) static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+/// What a hole is hashed as. As much as is hashed side by side at once: it is part of the executable.
+pub(crate) static ZEROS: [u8; 16 << 10] = [0; 16 << 10];
 
 /// Whether a file was sent as it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

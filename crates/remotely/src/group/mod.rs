@@ -2,6 +2,7 @@
 //! answers come as they come.
 
 mod results;
+#[cfg(feature = "copy")]
 mod transfer;
 mod windows;
 
@@ -14,7 +15,10 @@ use remotely_call::Remote;
 use tokio::task::JoinSet;
 
 pub use self::results::{Failures, GroupResult, Results};
+#[cfg(feature = "copy")]
 pub use self::transfer::SamePlace;
+#[cfg(feature = "copy")]
+pub(crate) use self::transfer::{fetch_from, put_to};
 use self::windows::Windows;
 use crate::nodes::{NodeError, NodeSet, SourceError, Sources};
 use crate::target::TargetError;

@@ -24,8 +24,7 @@ pub struct SamePlace {
 impl Group {
     /// Copies a file or a tree of here to each host, see [`Tunnel::put`](crate::Tunnel::put). In `remote`, `{host}` stands for the host's name.
     pub fn put(&self, local: impl AsRef<Path>, remote: impl AsRef<Path>, options: &Options) -> Results<Report> {
-        let (local, remote) = (local.as_ref().to_owned(), remote.as_ref().to_owned());
-        self.transfer(options, move |host| What::Put { local: local.clone(), remote: Some(place(&remote, host)) })
+        self.transfer(options, put_to(local.as_ref(), remote.as_ref()))
     }
 
     /// Copies a file or a tree of each host to here, see [`Tunnel::fetch`](crate::Tunnel::fetch). In `local`, `{host}` stands for the
@@ -36,18 +35,7 @@ impl Group {
         local: impl AsRef<Path>,
         options: &Options,
     ) -> Result<Results<Report>, SamePlace> {
-        let (remote, local) = (remote.as_ref().to_owned(), local.as_ref().to_owned());
-        let mut taken: HashMap<PathBuf, &str> = HashMap::new();
-        for host in self.hosts() {
-            let path = place(&local, host);
-            if let Some(first) = taken.insert(path.clone(), host) {
-                return Err(SamePlace { first: first.to_owned(), second: host.to_owned(), path });
-            }
-        }
-        Ok(self.transfer(options, move |host| What::Fetch {
-            remote: place(&remote, host),
-            local: Some(place(&local, host)),
-        }))
+        Ok(self.transfer(options, fetch_from(self, remote.as_ref(), local.as_ref())?))
     }
 
     fn transfer(&self, options: &Options, what: impl Fn(&str) -> What) -> Results<Report> {
@@ -58,6 +46,23 @@ impl Group {
             async move { windows.reach(&tunnel, timeout, copy).await }
         })
     }
+}
+
+/// What is put to each host.
+pub(crate) fn put_to(local: &Path, remote: &Path) -> impl Fn(&str) -> What {
+    move |host: &str| What::Put { local: local.to_owned(), remote: Some(place(remote, host)) }
+}
+
+/// What is fetched from each host of a group.
+pub(crate) fn fetch_from(group: &Group, remote: &Path, local: &Path) -> Result<impl Fn(&str) -> What, SamePlace> {
+    let mut taken: HashMap<PathBuf, &str> = HashMap::new();
+    for host in group.hosts() {
+        let path = place(local, host);
+        if let Some(first) = taken.insert(path.clone(), host) {
+            return Err(SamePlace { first: first.to_owned(), second: host.to_owned(), path });
+        }
+    }
+    Ok(move |host: &str| What::Fetch { remote: place(remote, host), local: Some(place(local, host)) })
 }
 
 /// The place of one host.

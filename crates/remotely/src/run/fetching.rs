@@ -8,7 +8,6 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use indicatif::HumanBytes;
 use remotely_session::Link;
 
 use super::outcome;
@@ -115,7 +114,7 @@ impl Meter {
 
 /// What is shown, in less than `width` cells.
 fn line(name: Option<&[u8]>, bytes: u64, rate: u64, width: usize) -> String {
-    let figures = format!("  {}, {}/s", HumanBytes(bytes), HumanBytes(rate));
+    let figures = format!("  {}, {}/s", amount(bytes), amount(rate));
     let head = "remotely: fetching ";
     let name = name.map_or_else(|| "files".into(), outcome::shown);
     let room = width.saturating_sub(1 + head.len() + figures.len());
@@ -140,6 +139,18 @@ fn cut(text: &str, mut cells: usize) -> &str {
         false
     });
     &text[..end.map_or(text.len(), |(at, _)| at)]
+}
+
+/// A number of bytes, in the largest unit of which it is one or more.
+fn amount(bytes: u64) -> String {
+    let unit = bytes.checked_ilog2().unwrap_or_default() / 10;
+    match unit {
+        0 => format!("{bytes} B"),
+        // To two places: what f64 does not hold of a large number is far behind them.
+        _ => {
+            format!("{:.2} {}iB", bytes as f64 / f64::from(unit * 10).exp2(), char::from(b"KMGTPE"[unit as usize - 1]))
+        }
+    }
 }
 
 #[cfg(test)]
@@ -177,6 +188,15 @@ mod tests {
     fn a_link_that_stands_still_is_shown_while_more_waits() {
         let shown = shown(|ms| (ms.min(2000) * 100, ms < 6000), 10_000);
         assert_eq!((shown.first(), shown.last()), (Some(&1000), Some(&5800)));
+    }
+
+    #[test]
+    fn amounts_are_told_in_their_largest_unit() {
+        let table =
+            [(0, "0 B"), (1023, "1023 B"), (1024, "1.00 KiB"), (3 * MIB / 2, "1.50 MiB"), (u64::MAX, "16.00 EiB")];
+        for (bytes, text) in table {
+            assert_eq!(amount(bytes), text);
+        }
     }
 
     #[test]

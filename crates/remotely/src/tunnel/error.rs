@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use remotely_call::{Failure, FailureKind, here};
+#[cfg(feature = "copy")]
 use remotely_copy::CopyError;
 use serde::de::DeserializeOwned;
 
@@ -73,6 +74,7 @@ pub enum ErrorKind {
     /// The function was cancelled there.
     Cancelled,
     /// A transfer of files is not complete.
+    #[cfg(feature = "copy")]
     Copy(Arc<CopyError>),
 }
 
@@ -113,6 +115,7 @@ impl Error {
         let cause = match &kind {
             ErrorKind::Failed(told) | ErrorKind::Panicked(told) => Cause::of(&told.chain),
             ErrorKind::Connect(error) => Cause::of(&causes(&**error)),
+            #[cfg(feature = "copy")]
             ErrorKind::Copy(error) if !matches!(**error, CopyError::Failed(_)) => Cause::of(&causes(&**error)),
             _ => None,
         };
@@ -204,6 +207,7 @@ impl fmt::Display for Error {
             ErrorKind::Failed(told) => write!(out, "{host}: {}", told.message),
             ErrorKind::Panicked(told) => write!(out, "{host}: the function panicked: {}", told.message),
             ErrorKind::Cancelled => write!(out, "{host}: the call was cancelled there"),
+            #[cfg(feature = "copy")]
             ErrorKind::Copy(error) => write!(out, "{host}: {error}"),
         }
     }

@@ -3,6 +3,7 @@
 mod error;
 mod lines;
 mod session;
+#[cfg(feature = "copy")]
 mod transfer;
 
 use std::fmt;
@@ -16,7 +17,9 @@ use remotely_call::{CallError, Remote, here};
 pub use self::error::{Error, ErrorKind};
 pub use self::lines::{Line, OnLine};
 use self::session::Session;
+#[cfg(feature = "copy")]
 pub use self::transfer::Transfer;
+#[cfg(feature = "copy")]
 pub(crate) use self::transfer::What;
 use crate::options::{AgentKind, ConnectOptions};
 use crate::target::{Hop, Target, TargetError};

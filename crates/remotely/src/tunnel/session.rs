@@ -86,6 +86,7 @@ impl Session {
         matches!(*self.stage.borrow(), Stage::Up)
     }
 
+    #[cfg(feature = "copy")]
     /// The link; it may have no pipe yet.
     pub(super) fn link(&self) -> &Link {
         &self.link
@@ -96,6 +97,7 @@ impl Session {
         self.sending.load(Ordering::Relaxed)
     }
 
+    #[cfg(feature = "copy")]
     /// Whether the link is being lost or closed, or is over.
     pub(super) fn is_ending(&self) -> bool {
         self.link.is_over() || self.is_over()

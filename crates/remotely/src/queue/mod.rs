@@ -1,5 +1,8 @@
 //! Queues: work for many hosts, of which each does its own in order while all are busy.
 
+#[cfg(feature = "copy")]
+mod transfer;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::pin::Pin;
@@ -7,11 +10,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use remotely_call::Remote;
-use remotely_copy::Report;
 use tokio::sync::{oneshot, watch};
 
 use crate::group::{Group, GroupResult};
-use crate::tunnel::{ErrorKind, Transfer};
+use crate::tunnel::ErrorKind;
 use crate::{Error, Tunnel};
 
 /// Work for many hosts: what is put in for one host is done in that order, one after the other; hosts go on beside each other.
@@ -67,27 +69,26 @@ impl Queue {
         self.put(tunnel, tunnel.call(function, arguments))
     }
 
-    /// Puts in a transfer of files to a host, or from it.
-    pub fn transfer(&self, tunnel: &Tunnel, transfer: Transfer) -> Queued<Result<Report, Error>> {
-        self.put(tunnel, transfer.into_future())
-    }
-
     /// Puts in a call for each host of a group, each in its host's own order.
     pub fn call_each<F: Remote>(&self, group: &Group, function: F, arguments: F::Args) -> Queued<GroupResult<F::Output>>
     where
         F::Args: Clone,
     {
-        let calls: Vec<_> = group
-            .tunnels()
-            .iter()
-            .map(|tunnel| (tunnel.host().to_owned(), self.call(tunnel, function, arguments.clone())))
-            .collect();
+        self.each(group, |tunnel| tunnel.call(function, arguments.clone()))
+    }
+
+    /// Puts in work for each host of a group.
+    fn each<T: Send + 'static, W>(&self, group: &Group, mut work: impl FnMut(&Tunnel) -> W) -> Queued<GroupResult<T>>
+    where
+        W: Future<Output = Result<T, Error>> + Send + 'static,
+    {
+        let put_in = |tunnel: &Tunnel| (tunnel.host().to_owned(), self.put(tunnel, work(tunnel)));
+        let queued: Vec<_> = group.tunnels().iter().map(put_in).collect();
         let (sender, done) = oneshot::channel();
         tokio::spawn(async move {
-            let mut results = Vec::with_capacity(calls.len());
-            for (host, call) in calls {
-                let result = call.await;
-                results.push((host, result));
+            let mut results = Vec::with_capacity(queued.len());
+            for (host, queued) in queued {
+                results.push((host, queued.await));
             }
             let _ = sender.send(GroupResult::of(results));
         });
