@@ -1,8 +1,10 @@
-//! Chores of the repository: `cargo xtask tidy`, `cargo xtask dist` and `cargo xtask light`. Called by developers and by `check`.
+//! Chores of the repository: `cargo xtask tidy`, `cargo xtask dist`, `cargo xtask light` and `cargo xtask features`. Called by developers
+//! and by `check`.
 
 use std::process::ExitCode;
 
 mod dist;
+mod features;
 mod light;
 mod tidy;
 
@@ -12,7 +14,8 @@ fn main() -> ExitCode {
         Some("tidy") => tidy::complaints(&workspace()),
         Some("dist") => dist::complaints(&workspace()),
         Some("light") => light::complaints(&workspace()),
-        _ => vec!["usage: cargo xtask tidy|dist|light".to_owned()],
+        Some("features") => features::complaints(&workspace()),
+        _ => vec!["usage: cargo xtask tidy|dist|light|features".to_owned()],
     };
     for complaint in &complaints {
         eprintln!("{complaint}");
