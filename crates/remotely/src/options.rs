@@ -103,7 +103,7 @@ impl ConnectOptions {
 
     /// The same, with the agent started as root through `sudo -n` at the end of the way.
     pub fn elevated(&self) -> Self {
-        Self { target: self.target.clone().then(Hop::Sudo { user: None }), elevated: true, ..self.clone() }
+        Self { target: self.target.clone().with(Hop::Sudo { user: None }), elevated: true, ..self.clone() }
     }
 
     /// How many of the first hops may ask for a password.

@@ -143,7 +143,7 @@ impl Target {
 
     /// The same way with one more hop at its end, whose parts are known to be good.
     #[must_use]
-    pub(crate) fn then(mut self, hop: Hop) -> Self {
+    pub(crate) fn with(mut self, hop: Hop) -> Self {
         self.hops.push(hop);
         self
     }

@@ -13,7 +13,7 @@ use super::way::{Words, seconds, words};
 use crate::group::Group;
 use crate::nodes::{NodeError, NodeSet, SourceError, Sources};
 use crate::report::{self, Failure, exit_code};
-use crate::target::{Hop, TargetError};
+use crate::target::TargetError;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Fleet {
@@ -87,36 +87,19 @@ impl Fleet {
         if nodes.is_empty() {
             return Err(FleetError::Nobody { text: self.targets.clone() });
         }
-        let sudo = match &self.sudo {
-            None => None,
-            Some(user) if user == "root" => Some(Hop::Sudo { user: None }),
-            Some(user) => {
-                Some(format!("sudo:{user}").parse::<crate::Target>().map_err(FleetError::Sudo)?.hops()[0].clone())
-            }
-        };
         let opts = self.ssh_opts.clone().unwrap_or_default().0;
-        let group = |nodes: NodeSet| {
-            let tunnels = Group::from(nodes).tunnels().to_vec().into_iter().map(|tunnel| {
-                let name = tunnel.host().to_owned();
-                let tunnel = tunnel.ssh_opts(opts.clone());
-                match &sudo {
-                    Some(hop) => tunnel.then(hop.clone()).named(name),
-                    None => tunnel,
-                }
-            });
-            Group::of(tunnels)
+        let group = |nodes: NodeSet| Group::from(nodes).each_changed(|tunnel| tunnel.ssh_opts(opts.clone()));
+        let hosts = match &self.sudo {
+            Some(user) => group(nodes).sudo(Some(user.as_str()).filter(|user| *user != "root")).map_err(FleetError::Sudo)?,
+            None => group(nodes),
         };
-        let group = match (&self.through, self.tree) {
-            (Some(text), _) => {
-                let gateways = Group::from(resolve(text).await?).tunnels().to_vec();
-                let gateways = gateways.into_iter().map(|gateway| gateway.ssh_opts(opts.clone()));
-                group(nodes).through(Group::of(gateways))
-            }
-            (None, true) => group(nodes).tree(),
-            (None, false) => group(nodes),
+        let hosts = match (&self.through, self.tree) {
+            (Some(text), _) => hosts.through(group(resolve(text).await?)),
+            (None, true) => hosts.tree(),
+            (None, false) => hosts,
         };
         let group =
-            group.call_window(self.fanout).connect_window(self.fanout.min(64), 8).connect_timeout(self.connect_timeout);
+            hosts.call_window(self.fanout).connect_window(self.fanout.min(64), 8).connect_timeout(self.connect_timeout);
         Ok(match self.timeout {
             Some(limit) => group.call_timeout(limit),
             None => group,

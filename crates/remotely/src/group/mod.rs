@@ -97,10 +97,13 @@ impl Group {
 
     /// With another place for what is printed on the hosts, see [`Tunnel::on_line`].
     #[must_use]
-    pub fn on_line(mut self, take: impl Fn(&Line) + Send + Sync + 'static) -> Self {
+    pub fn on_line(self, take: impl Fn(&Line) + Send + Sync + 'static) -> Self {
         let take: OnLine = std::sync::Arc::new(take);
-        self.tunnels = self.tunnels.iter().map(|tunnel| tunnel.with_on_line(take.clone())).collect();
-        self
+        self.each_changed(|tunnel| tunnel.with_on_line(take.clone()))
+    }
+
+    pub(crate) fn each_changed(&self, change: impl Fn(&Tunnel) -> Tunnel) -> Self {
+        Self { tunnels: self.tunnels.iter().map(change).collect(), ..self.clone() }
     }
 
     /// With its hosts reached from `gateways`, among which they are dealt out: each gateway opens the ways to its share by an ssh

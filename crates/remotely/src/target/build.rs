@@ -24,8 +24,9 @@ impl Target {
 ///
 /// ```
 /// use remotely::target::Target;
-/// let db = Target::ssh("gw")?.sudo(Some("root"))?.docker("db")?;
+/// let db = Target::ssh("gw")?.sudo("root")?.docker("db")?;
 /// assert_eq!(db.to_string(), "gw+sudo:root+docker:db");
+/// assert_eq!(Target::ssh("gw")?.sudo(None)?.to_string(), "gw+sudo");
 /// assert!(Target::ssh("-oProxyCommand=id").is_err());
 /// # Ok::<(), remotely::target::TargetError>(())
 /// ```
@@ -42,18 +43,18 @@ impl Target {
     ///
     /// # Errors
     /// The name cannot be one of a user.
-    pub fn sudo(self, user: Option<&str>) -> Result<Self, TargetError> {
-        let user = user.map(|user| checked(user, Part::User, &format!("sudo:{user}"))).transpose()?;
-        Ok(self.then(Hop::Sudo { user }))
+    pub fn sudo<'a>(self, user: impl Into<Option<&'a str>>) -> Result<Self, TargetError> {
+        let user = user.into().map(|user| checked(user, Part::User, &format!("sudo:{user}"))).transpose()?;
+        Ok(self.with(Hop::Sudo { user }))
     }
 
     /// Another user of the same machine by su, root without a name.
     ///
     /// # Errors
     /// The name cannot be one of a user.
-    pub fn su(self, user: Option<&str>) -> Result<Self, TargetError> {
-        let user = user.map(|user| checked(user, Part::User, &format!("su:{user}"))).transpose()?;
-        Ok(self.then(Hop::Su { user }))
+    pub fn su<'a>(self, user: impl Into<Option<&'a str>>) -> Result<Self, TargetError> {
+        let user = user.into().map(|user| checked(user, Part::User, &format!("su:{user}"))).transpose()?;
+        Ok(self.with(Hop::Su { user }))
     }
 
     /// Into a container of docker that runs.
@@ -112,7 +113,7 @@ impl Target {
         let hop = Hop::Srun { job: job.map(Into::into), node: node.into() }.to_string();
         let job = job.map(|job| checked(job, Part::Job, &hop)).transpose()?;
         let node = checked(node, Part::Node, &hop)?;
-        Ok(self.then(Hop::Srun { job, node }))
+        Ok(self.with(Hop::Srun { job, node }))
     }
 
     /// Into a container of a Kubernetes pod; `None` is what the configuration and the pod have as their default.
@@ -125,7 +126,7 @@ impl Target {
         let namespace = namespace.map(|name| checked(name, Part::Namespace, &hop)).transpose()?;
         let pod = checked(pod, Part::Pod, &hop)?;
         let container = container.map(|name| checked(name, Part::Container, &hop)).transpose()?;
-        Ok(self.then(Hop::Kubectl { namespace, pod, container }))
+        Ok(self.with(Hop::Kubectl { namespace, pod, container }))
     }
 
     /// Into a machine of systemd-machined.
@@ -139,7 +140,7 @@ impl Target {
     /// Into a transient unit of the service manager: that of the system, or that of the `user`.
     #[must_use]
     pub fn systemd(self, user: bool) -> Self {
-        self.then(Hop::Systemd { user })
+        self.with(Hop::Systemd { user })
     }
 
     /// By whatever runs the command that is put behind these words.
@@ -149,7 +150,24 @@ impl Target {
     pub fn command<W: Into<String>>(self, words: impl IntoIterator<Item = W>) -> Result<Self, TargetError> {
         let words: Vec<String> = words.into_iter().map(Into::into).collect();
         let hop = command(words.clone(), &Hop::Command { words }.to_string())?;
-        Ok(self.then(hop))
+        Ok(self.with(hop))
+    }
+
+    /// And from there on by all hops of another way.
+    #[must_use]
+    pub fn then(mut self, way: &Self) -> Self {
+        self.hops.extend_from_slice(way.hops());
+        self
+    }
+
+    /// What goes on behind a way: it begins nowhere.
+    pub(crate) fn step(make: impl FnOnce(Self) -> Result<Self, TargetError>) -> Result<Self, TargetError> {
+        make(Self { hops: Vec::new() })
+    }
+
+    /// The same for the step that cannot be wrong.
+    pub(crate) fn of_systemd(user: bool) -> Self {
+        Self { hops: vec![Hop::Systemd { user }] }
     }
 
     /// What parsing makes of the text of one hop, which must be one.

@@ -3,6 +3,7 @@
 mod error;
 mod lines;
 mod session;
+mod steps;
 #[cfg(feature = "copy")]
 mod transfer;
 
@@ -77,15 +78,6 @@ impl Tunnel {
         let mut settings = self.inner.settings.clone();
         change(&mut settings);
         Self::with(settings)
-    }
-
-    /// The same way with another hop at its end: one more word on the command line that goes there, and no more round trip.
-    #[must_use]
-    pub fn then(&self, hop: Hop) -> Self {
-        self.changed(|settings| {
-            settings.connect.target = settings.connect.target.clone().then(hop);
-            settings.host = host_of(&settings.connect.target);
-        })
     }
 
     /// With another name: the key of results, the beginning of printed lines, the place in paths.
