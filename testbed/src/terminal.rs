@@ -10,7 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
-use rustix::termios::{Termios, Winsize, tcgetattr, tcsetwinsize};
+use rustix::termios::{OptionalActions, Termios, Winsize, tcgetattr, tcsetattr, tcsetwinsize};
 
 use crate::spawn::send_signal;
 
@@ -129,6 +129,17 @@ impl Terminal {
             "{:?} {:?} {:?} {:?} {:?}",
             modes.input_modes, modes.output_modes, modes.control_modes, modes.local_modes, modes.special_codes
         )
+    }
+
+    /// Changes its modes, as another program on it does, and returns what they are then, as text.
+    ///
+    /// # Panics
+    /// When they can't be changed.
+    pub fn change_modes(&self, change: impl FnOnce(&mut Termios)) -> String {
+        let mut modes = self.modes();
+        change(&mut modes);
+        tcsetattr(&self.keyboard, OptionalActions::Now, &modes).expect("testbed: modes of a pty");
+        self.modes_text()
     }
 
     /// Whether the terminal is in canonical mode with echo, as a shell has it for its commands.

@@ -3,8 +3,9 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use rustix::termios::LocalModes;
 use testbed::{Client, HostOptions, Pair, Process, Terminal, Wire};
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -136,6 +137,57 @@ fn who_gives_it_up_has_his_terminal_back() {
             assert_eq!(terminal.modes_text(), before, "{words:?} {keys:?} {signal}");
         }
     }
+    pair.clean_within(Duration::from_secs(10));
+}
+
+#[test]
+fn who_is_killed_leaves_the_terminal_as_it_was() {
+    let pair = pair(RULE);
+    let mut terminal = on_terminal(&pair, &["dev@far+sudo", "--", "true"]);
+    let before = terminal.modes_text();
+    terminal.expect("password for dev@far+sudo: ", LIMIT);
+    assert!(!terminal.cooked());
+    terminal.signal(9);
+    terminal.wait(LIMIT);
+    let deadline = Instant::now() + LIMIT;
+    while terminal.modes_text() != before {
+        assert!(Instant::now() < deadline, "the echo is still off: {}", terminal.modes_text());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    // A shell that has made something else of it before keeps that.
+    let mut terminal = on_terminal(&pair, &["dev@far+sudo", "--", "true"]);
+    terminal.expect("password for dev@far+sudo: ", LIMIT);
+    let kept = terminal.change_modes(|modes| modes.local_modes.insert(LocalModes::ISIG));
+    terminal.signal(9);
+    terminal.wait(LIMIT);
+    pair.clean_within(Duration::from_secs(10));
+    assert_eq!(terminal.modes_text(), kept);
+}
+
+#[test]
+fn many_hosts_with_one_password_ask_for_it_once() {
+    let mut pair = pair(RULE);
+    let address = pair.relay.address();
+    pair.client.reach("near", address);
+    pair.client.reach("next", address);
+    let words = ["exec", "dev@far+sudo,dev@near+sudo,dev@next+sudo", "--", "stat", "-c", "%U", "/etc/shadow"];
+    let mut terminal = on_terminal(&pair, &words);
+    let before = terminal.modes_text();
+    terminal.expect("remotely: password for dev@", LIMIT);
+    // Long enough for the bar of progress to appear, which it must not.
+    std::thread::sleep(Duration::from_millis(1500));
+    terminal.send("wrong\n");
+    terminal.expect("wrong; once more: password for dev@", LIMIT);
+    terminal.send(format!("{SECRET}\n"));
+    for _ in 0..3 {
+        terminal.expect("root", LIMIT);
+    }
+    assert!(terminal.wait(LIMIT).success(), "{}", terminal.output());
+    let output = terminal.output();
+    assert_eq!(output.matches("password for").count(), 2, "{output}");
+    let question = output.lines().find(|line| line.contains("remotely: password for")).unwrap_or_default();
+    assert!(question.trim_end().ends_with("+sudo:"), "something was drawn over it: {question:?}");
+    assert_eq!(terminal.modes_text(), before);
     pair.clean_within(Duration::from_secs(10));
 }
 

@@ -4,7 +4,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use crate::password::Passwords;
@@ -32,12 +32,38 @@ pub struct ConnectOptions {
     pub agent: AgentKind,
     /// Where what the transport writes to its standard error goes.
     pub errors: Errors,
-    /// Set while the agent is being sent, for those who look after the time.
-    pub sending: Arc<AtomicBool>,
+    /// Tells those who look after the time when it does not count.
+    pub untimed: Arc<Untimed>,
     /// Who is asked where sudo or su wants a password.
     pub passwords: Passwords,
     /// The last hop is a sudo that the user has not asked for: it fails where it wants a password.
     pub elevated: bool,
+}
+
+/// Whether the time of connecting counts: not while the agent is being sent, nor while somebody is asked for a password.
+#[derive(Debug, Default)]
+pub struct Untimed(AtomicU8);
+
+impl Untimed {
+    const NOW: u8 = 1;
+    const LATELY: u8 = 2;
+
+    /// From now on it does not count, until what is returned is dropped.
+    pub(crate) fn begin(&self) -> impl Drop + '_ {
+        struct Until<'a>(&'a Untimed);
+        impl Drop for Until<'_> {
+            fn drop(&mut self) {
+                self.0.0.store(Untimed::LATELY, Ordering::Relaxed);
+            }
+        }
+        self.0.fetch_or(Self::NOW, Ordering::Relaxed);
+        Until(self)
+    }
+
+    /// Whether there was such time since it was last asked.
+    pub(crate) fn take(&self) -> bool {
+        self.0.fetch_and(!Self::LATELY, Ordering::Relaxed) != 0
+    }
 }
 
 /// What the agent is to be.
@@ -95,7 +121,7 @@ impl ConnectOptions {
             executable: None,
             agent: AgentKind::Run,
             errors: Errors::Show,
-            sending: Arc::default(),
+            untimed: Arc::default(),
             passwords: Passwords::none(),
             elevated: false,
         }

@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -12,6 +13,9 @@ use rustix::termios::OutputModes;
 
 /// The terminal on which a line stands that is no message, and goes before the next one.
 static LINE: Mutex<Option<Arc<OwnedFd>>> = Mutex::new(None);
+
+/// Whether the line with the cursor is a bar of progress.
+static BAR: AtomicBool = AtomicBool::new(false);
 
 /// How long somebody who reads no more may keep [`write_now`].
 const WRITE_WITHIN: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
@@ -40,6 +44,17 @@ pub(crate) fn clear() {
         // Whoever holds it is writing a message, and has removed the line first.
         Err(TryLockError::WouldBlock) => {}
     }
+}
+
+/// Says whether a bar of progress stands where the cursor is: who asks for something there takes its place.
+#[cfg(feature = "cli")]
+pub(crate) fn set_bar(there: bool) {
+    BAR.store(there, Ordering::Relaxed);
+}
+
+/// Whether a bar of progress stands where the cursor is.
+pub(crate) fn has_bar() -> bool {
+    BAR.load(Ordering::Relaxed)
 }
 
 fn remove(line: &mut Option<Arc<OwnedFd>>) {

@@ -2,11 +2,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use remotely::copy::Options;
+use remotely::password::{Password, Passwords};
 use remotely::tunnel::ErrorKind;
 use remotely::{Group, Queue, Tunnel, here, remote};
 
@@ -29,6 +30,11 @@ async fn wait(millis: u64) -> u64 {
 #[remote]
 fn fail_on(host: String) -> Result<u32, String> {
     if here::host() == host { Err("not here".into()) } else { Ok(7) }
+}
+
+#[remote]
+fn get_variable(name: String) -> Option<String> {
+    std::env::var(name).ok()
 }
 
 fn local(name: &str) -> Tunnel {
@@ -217,4 +223,103 @@ async fn the_time_of_sending_the_agent_does_not_count() {
     let group = Group::from(slow).connect_timeout(Duration::from_secs(3));
     group.connect().await.raise_failures().unwrap();
     assert!(began.elapsed() > Duration::from_secs(4), "it was sent: {:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn transfers_of_a_queue_are_in_the_order_of_each_host() {
+    let (queue, group, dir) = (Queue::new(), group(&["a", "b"]), tempfile::tempdir().unwrap());
+    let at = |name: &str| dir.path().join(name);
+    std::fs::write(at("file"), "x").unwrap();
+    let options = Options { parents: true, ..Options::default() };
+    let slow = queue.call_each(&group, wait, (300,));
+    let put = queue.put_each(&group, at("file"), at("there/{host}/file"), &options);
+    let fetched = queue.fetch_each(&group, at("there/{host}/file"), at("x-{host}"), &options).unwrap();
+    let called = queue.call(&group.tunnels()[0], get_host, ());
+    // Nothing of this is put in.
+    assert!(queue.fetch_each(&group, at("file"), at("same"), &options).is_err());
+    assert_eq!(queue.len(), 7);
+    assert!(!at("there").exists(), "the work before has not ended");
+    assert_eq!(called.await.unwrap(), "a");
+    let results = (slow.await.successful().count(), put.await, fetched.await);
+    assert_eq!((results.0, results.1.successful().count(), results.2.successful().count()), (2, 2, 2), "{results:?}");
+    assert_eq!(results.2.get("b").unwrap().as_ref().unwrap().local, at("x-b"));
+    queue.finished().await;
+    assert!(!at("same").exists() && std::fs::read_to_string(at("x-a")).unwrap() == "x");
+}
+
+#[tokio::test]
+async fn a_step_leads_each_host_further_and_is_nothing_yet() {
+    let group = group(&["a", "b"]);
+    group.connect().await.raise_failures().unwrap();
+    let further = group.command(["env", "STEP=1"]).unwrap().command(["env", "ANOTHER=2"]).unwrap();
+    assert_eq!(hosts(&further), ["a", "b"]);
+    assert!(!further.tunnels().iter().any(Tunnel::is_connected));
+    for name in ["STEP", "ANOTHER"] {
+        let said = further.call(get_variable, (name.into(),)).await.raise_failures().unwrap();
+        assert_eq!(said["a"], said["b"]);
+        assert!(said["a"].is_some(), "{name}");
+        let before = group.call(get_variable, (name.into(),)).await.raise_failures().unwrap();
+        assert_eq!(before["a"], None, "the group goes its own way still");
+    }
+    assert_eq!(further.call(get_host, ()).await.raise_failures().unwrap()["b"], "b");
+}
+
+/// What stands for sudo on hosts whose variable `WANTED` is the password: asks as it does, three times.
+const SUDO: &str = r#"#!/bin/sh
+while :; do
+    case $1 in
+    -n) exit 1 ;;
+    -S | -H) shift ;;
+    -p) prompt=$2; shift 2 ;;
+    -u) shift 2 ;;
+    --) shift; break ;;
+    *) exit 1 ;;
+    esac
+done
+for i in 1 2 3; do
+    printf %s "$prompt" >&2
+    IFS= read -r line || exit 1
+    [ "$line" != "$WANTED" ] || exec "$@"
+done
+exit 1
+"#;
+
+fn write_program(path: &std::path::Path, text: &str) {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::write(path, text).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+#[tokio::test]
+async fn a_group_with_one_password_is_asked_for_it_once() {
+    let dir = tempfile::tempdir().unwrap();
+    write_program(&dir.path().join("sudo"), SUDO);
+    let path = format!("PATH={}:/usr/local/bin:/usr/bin:/bin", dir.path().display());
+    let host = |n: usize| {
+        let wanted = format!("WANTED={}", if n == 5 { "odd" } else { "usual" });
+        let way = Tunnel::local().command(["env", &path, &wanted, &format!("NUMBER={n}")]).unwrap();
+        way.named(format!("h{n}")).on_line(|_| {})
+    };
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let questions = asked.clone();
+    let passwords = Passwords::from_fn(move |question| {
+        // Longer than a host has for connecting.
+        std::thread::sleep(Duration::from_millis(1500));
+        let way = question.way.to_string();
+        let answer = Password::new(if way.contains("odd") { "odd" } else { "usual" });
+        questions.lock().unwrap().push((way, question.unlike));
+        Some(answer)
+    })
+    .shared();
+    let usual: Group = (0..5).map(host).collect();
+    let usual = usual.sudo(None).unwrap().connect_timeout(Duration::from_secs(1)).passwords(passwords.clone());
+    let numbers = usual.call(get_variable, ("NUMBER".into(),)).await.raise_failures().unwrap();
+    assert_eq!(numbers.values().flatten().collect::<Vec<_>>(), ["0", "1", "2", "3", "4"]);
+    assert_eq!(asked.lock().unwrap().len(), 1, "{asked:?}");
+    // The one that has another is asked about by itself.
+    let odd = Group::from(host(5)).sudo(None).unwrap().connect_timeout(Duration::from_secs(1));
+    let both = usual.clone() | odd.passwords(passwords);
+    assert_eq!(both.call(get_host, ()).await.successful().count(), 6);
+    let asked = asked.lock().unwrap();
+    assert!(asked.len() == 2 && asked[1].0.contains("NUMBER=5") && asked[1].1, "{asked:?}");
 }

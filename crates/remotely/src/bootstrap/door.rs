@@ -2,18 +2,22 @@
 //! [`super::connect`] and by doctor; time limits do not count while the user types.
 
 use std::collections::HashMap;
+use std::pin::pin;
+use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::conversation::{Conversation, Failure, Greeted};
 use super::{ConnectError, Flight};
 use crate::options::ConnectOptions;
-use crate::password::{Password, Question};
+use crate::password::{Asking, Password};
 use crate::target::{Hop, Target};
 use crate::transport::spawn::Process;
 
 /// How often one hop is answered.
 const TRIES: u32 = 3;
+/// How long those who want to ask, too, wait until it shows whether an answer is right: PAM takes two seconds where it is wrong.
+const SHOWS_WITHIN: Duration = Duration::from_secs(10);
 
 /// What was asked on one way.
 pub(super) struct Doors<'a> {
@@ -22,11 +26,13 @@ pub(super) struct Doors<'a> {
     tries: HashMap<usize, u32>,
     /// The answer that is not known to be right yet.
     last: Option<(Target, Password)>,
+    /// What is under way about its hop.
+    asking: Asking,
 }
 
 impl<'a> Doors<'a> {
     pub(super) fn new(options: &'a ConnectOptions) -> Self {
-        Self { options, tries: HashMap::new(), last: None }
+        Self { options, tries: HashMap::new(), last: None, asking: Asking::default() }
     }
 
     /// Greets until it is no hop that answers: [`Greeted::Ready`] or [`Greeted::Needs`].
@@ -43,6 +49,7 @@ impl<'a> Doors<'a> {
                     if let Some((way, password)) = self.last.take() {
                         self.options.passwords.keep(way, password);
                     }
+                    self.asking = Asking::default();
                     conversation.pass().await?;
                     self.within(conversation.greet(flight, process)).await?
                 }
@@ -51,7 +58,14 @@ impl<'a> Doors<'a> {
                     let last = way.hops().last().unwrap_or(&Hop::Local).clone();
                     let (_, password) = self.last.insert((way, password));
                     // Not `within`, which borrows all of it.
-                    limited(self.options, conversation.answer(&last, password, process)).await?
+                    let mut answered = pin!(limited(self.options, conversation.answer(&last, password, process)));
+                    match tokio::time::timeout(SHOWS_WITHIN, answered.as_mut()).await {
+                        Ok(greeted) => greeted?,
+                        Err(_) => {
+                            self.asking.pass_on();
+                            answered.await?
+                        }
+                    }
                 }
                 answered => return Ok(answered),
             };
@@ -80,9 +94,10 @@ impl<'a> Doors<'a> {
         if *tries == TRIES {
             return Err(self.refused().map_or(Failure::Ended, Failure::Error));
         }
-        let question = Question { way: way.clone(), failed: *tries };
+        let failed = *tries;
         *tries += 1;
-        match self.options.passwords.ask(question).await {
+        let _untimed = self.options.untimed.begin();
+        match self.options.passwords.ask(way.clone(), failed, &mut self.asking).await {
             Some(password) => Ok((way, password)),
             None => {
                 let target = self.options.target.to_string();

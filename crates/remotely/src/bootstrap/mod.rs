@@ -19,7 +19,6 @@ mod script;
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -153,9 +152,8 @@ async fn attempt<F: Future<Output = Bytes>>(
         Ok(Greeted::Ready { unsent }) => Ok((None, unsent)),
         Ok(Greeted::Needs(need)) => {
             let flight = flight.bytes().await;
-            options.sending.store(true, Ordering::Relaxed);
+            let _untimed = options.untimed.begin();
             let uploaded = conversation.upload(need, executable, options.progress, flight).await;
-            options.sending.store(false, Ordering::Relaxed);
             uploaded.map(|uploaded| (Some(uploaded), Bytes::new()))
         }
         Ok(Greeted::Asked { .. } | Greeted::Opened) => {

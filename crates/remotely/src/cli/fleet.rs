@@ -12,6 +12,7 @@ use super::screen::Screen;
 use super::way::{Words, seconds, words};
 use crate::group::Group;
 use crate::nodes::{NodeError, NodeSet, SourceError, Sources};
+use crate::password::Passwords;
 use crate::report::{self, Failure, exit_code};
 use crate::target::TargetError;
 
@@ -88,9 +89,14 @@ impl Fleet {
             return Err(FleetError::Nobody { text: self.targets.clone() });
         }
         let opts = self.ssh_opts.clone().unwrap_or_default().0;
-        let group = |nodes: NodeSet| Group::from(nodes).each_changed(|tunnel| tunnel.ssh_opts(opts.clone()));
+        let passwords = Passwords::from_terminal();
+        let group = |nodes: NodeSet| {
+            Group::from(nodes).each_changed(|tunnel| tunnel.ssh_opts(opts.clone())).passwords(passwords.clone())
+        };
         let hosts = match &self.sudo {
-            Some(user) => group(nodes).sudo(Some(user.as_str()).filter(|user| *user != "root")).map_err(FleetError::Sudo)?,
+            Some(user) => {
+                group(nodes).sudo(Some(user.as_str()).filter(|user| *user != "root")).map_err(FleetError::Sudo)?
+            }
             None => group(nodes),
         };
         let hosts = match (&self.through, self.tree) {

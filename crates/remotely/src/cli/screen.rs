@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use crate::{password, stderr};
+
 /// From when on it is shown how far it is.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -51,6 +53,7 @@ impl Screen {
 
     /// Writes to standard output.
     pub(super) fn output(&self, bytes: &[u8]) -> io::Result<()> {
+        self.give_way();
         self.bar.suspend(|| {
             let mut out = io::stdout().lock();
             out.write_all(bytes)?;
@@ -60,6 +63,7 @@ impl Screen {
 
     /// Writes to standard error.
     pub(super) fn error(&self, bytes: &[u8]) {
+        self.give_way();
         self.bar.suspend(|| {
             let _ = io::stderr().lock().write_all(bytes);
         });
@@ -67,6 +71,7 @@ impl Screen {
 
     /// So much of the only transfer is done.
     pub(super) fn copied(&self, files: u64, bytes: u64, total: Option<u64>) {
+        self.give_way();
         let template = match total {
             Some(_) => "{prefix} {bar:30} {bytes}/{total_bytes} {bytes_per_sec} {eta}",
             None => "{prefix} {bytes} {bytes_per_sec} {msg}",
@@ -77,13 +82,12 @@ impl Screen {
         self.bar.set_length(total.unwrap_or(bytes));
         self.bar.set_position(bytes);
         self.bar.set_message(format!("{files} files"));
-        if self.terminal && self.bar.is_hidden() && self.bar.elapsed() > PATIENCE {
-            self.bar.set_draw_target(ProgressDrawTarget::stderr());
-        }
+        self.appear(self.terminal);
     }
 
     /// One more host is done.
     pub(super) fn done(&self, failed: usize) {
+        self.give_way();
         if self.wanted {
             self.bar.inc(1);
         }
@@ -95,17 +99,33 @@ impl Screen {
 
     /// To be called now and then.
     pub(super) fn tick(&self) {
-        if self.wanted && self.bar.is_hidden() && self.bar.elapsed() > PATIENCE {
-            self.bar.set_draw_target(ProgressDrawTarget::stderr());
-        }
+        self.give_way();
+        self.appear(self.wanted);
         if self.wanted {
             self.bar.tick();
+        }
+    }
+
+    fn appear(&self, wanted: bool) {
+        if wanted && self.bar.is_hidden() && self.bar.elapsed() > PATIENCE && !password::is_asking() {
+            self.bar.set_draw_target(ProgressDrawTarget::stderr());
+            stderr::set_bar(true);
+        }
+    }
+
+    /// A question has taken the place of the bar, which comes back after the answer.
+    fn give_way(&self) {
+        if password::is_asking() && !self.bar.is_hidden() {
+            self.bar.set_draw_target(ProgressDrawTarget::hidden());
+            stderr::set_bar(false);
         }
     }
 }
 
 impl Drop for Screen {
     fn drop(&mut self) {
+        self.give_way();
+        stderr::set_bar(false);
         self.bar.finish_and_clear();
     }
 }

@@ -21,6 +21,7 @@ pub use self::transfer::SamePlace;
 pub(crate) use self::transfer::{fetch_from, put_to};
 use self::windows::Windows;
 use crate::nodes::{NodeError, NodeSet, SourceError, Sources};
+use crate::password::Passwords;
 use crate::target::TargetError;
 use crate::tunnel::{Line, OnLine};
 use crate::{Error, Tunnel};
@@ -80,8 +81,8 @@ impl Group {
         self
     }
 
-    /// Giving up on a host that has not been connected to within `limit`: 30 s if not set. While the agent is sent there, it is
-    /// given that time again and again.
+    /// Giving up on a host that has not been connected to within `limit`: 30 s if not set. While the agent is sent there, or somebody
+    /// asked for a password, it is given that time again and again.
     #[must_use]
     pub fn connect_timeout(mut self, limit: Duration) -> Self {
         self.windows = self.windows.with_connect_timeout(limit);
@@ -100,6 +101,13 @@ impl Group {
     pub fn on_line(self, take: impl Fn(&Line) + Send + Sync + 'static) -> Self {
         let take: OnLine = std::sync::Arc::new(take);
         self.each_changed(|tunnel| tunnel.with_on_line(take.clone()))
+    }
+
+    /// With these passwords where sudo or su wants one, see [`Tunnel::passwords`]: for what is alike, [`Passwords`] that are
+    /// [`shared`](Passwords::shared) ask once.
+    #[must_use]
+    pub fn passwords(&self, passwords: Passwords) -> Self {
+        self.each_changed(|tunnel| tunnel.passwords(passwords.clone()))
     }
 
     pub(crate) fn each_changed(&self, change: impl Fn(&Tunnel) -> Tunnel) -> Self {

@@ -135,8 +135,8 @@ impl Windows {
         loop {
             match tokio::time::timeout(self.connect_timeout, connected.as_mut()).await {
                 Ok(result) => return result,
-                // That takes as long as the way is slow, and many share it.
-                Err(_) if tunnel.is_sending() => {}
+                // That takes as long as the way is slow and many share it, or as somebody types, for one host after the other.
+                Err(_) if tunnel.was_untimed() => {}
                 Err(_) => {
                     tunnel.close().await;
                     return Some(Err(Error::new(tunnel.host(), ErrorKind::Timeout(self.connect_timeout))));

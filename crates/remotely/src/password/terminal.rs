@@ -2,6 +2,7 @@
 //! asking is given up. Used by [`super::Passwords`].
 
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
@@ -11,6 +12,7 @@ use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use super::mender::Mender;
 use super::{Password, Question};
 use crate::stderr::{self, in_foreground};
 
@@ -19,6 +21,15 @@ const LONGEST: usize = 511;
 
 /// How long this process may take to notice a signal that it sends itself.
 const SIGNAL_TAKES: Duration = Duration::from_secs(1);
+
+/// A question stands on the terminal.
+static ASKING: AtomicBool = AtomicBool::new(false);
+
+/// Whether a question stands on the terminal, which nothing else is to be drawn over.
+#[cfg(feature = "cli")]
+pub(crate) fn is_asking() -> bool {
+    ASKING.load(Ordering::Relaxed)
+}
 
 /// Whether there is somebody who could be asked.
 pub(super) fn is_at_hand() -> bool {
@@ -40,8 +51,13 @@ pub(super) async fn ask(question: &Question) -> Option<Password> {
     let typed = {
         let quiet = Quiet::begin(tty.get_ref())?;
         stderr::clear();
-        let again = if question.failed > 0 { "wrong; once more: " } else { "" };
-        put(tty.get_ref(), format!("remotely: {again}{question}: ").as_bytes());
+        let line = if stderr::has_bar() { "\r\x1b[K" } else { "" };
+        let again = match (question.unlike, question.failed) {
+            (true, _) => "not that of the others; ",
+            (false, 1..) => "wrong; once more: ",
+            (false, 0) => "",
+        };
+        put(tty.get_ref(), format!("{line}remotely: {again}{question}: ").as_bytes());
         let typed = read(&tty).await;
         put(tty.get_ref(), b"\n");
         drop(quiet);
@@ -133,6 +149,8 @@ fn put(tty: &OwnedFd, bytes: &[u8]) {
 struct Quiet {
     tty: OwnedFd,
     before: Termios,
+    /// Puts it back if nobody comes to drop this. Without it, a kill leaves the echo off, as with other programs.
+    _mender: Option<Mender>,
 }
 
 impl Quiet {
@@ -147,15 +165,18 @@ impl Quiet {
         modes.local_modes.remove(LocalModes::ECHO | LocalModes::ICANON | LocalModes::ISIG | LocalModes::IEXTEN);
         modes.special_codes[SpecialCodeIndex::VMIN] = 1;
         modes.special_codes[SpecialCodeIndex::VTIME] = 0;
-        let quiet = Self { tty, before };
+        let mender = Mender::start(&tty, &modes, &before);
+        let quiet = Self { tty, before, _mender: mender.ok() };
         // What was typed before the question is no answer to it.
         rustix::termios::tcsetattr(&quiet.tty, OptionalActions::Flush, &modes).ok()?;
+        ASKING.store(true, Ordering::Relaxed);
         Some(quiet)
     }
 }
 
 impl Drop for Quiet {
     fn drop(&mut self) {
+        ASKING.store(false, Ordering::Relaxed);
         if in_foreground(&self.tty) == Some(true) {
             let _ = rustix::termios::tcsetattr(&self.tty, OptionalActions::Now, &self.before);
         }

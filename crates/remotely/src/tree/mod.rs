@@ -10,7 +10,6 @@ mod relay;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -133,9 +132,9 @@ impl Branch {
         queued.await;
         let flight = builder.first_flight();
         // The gateway looks after the time, and it may have to wait for others, or to send the agent.
-        options.sending.store(true, Ordering::Relaxed);
+        let untimed = options.untimed.begin();
         let led = self.lead(options, flight).await;
-        options.sending.store(false, Ordering::Relaxed);
+        drop(untimed);
         match led {
             Ok(Relayed { pipe, received }) => {
                 let (link, incoming) = builder.attach(pipe, received);
@@ -220,8 +219,8 @@ impl Gateway {
         loop {
             match tokio::time::timeout(PATIENCE, connecting.as_mut()).await {
                 Ok(connected) => break connected?,
-                // That takes as long as the way is slow.
-                Err(_) if self.tunnel.is_sending() => {}
+                // That takes as long as the way is slow, or as somebody types.
+                Err(_) if self.tunnel.was_untimed() => {}
                 Err(_) => return Err(crate::Error::new(self.tunnel.host(), ErrorKind::Timeout(PATIENCE))),
             }
         }

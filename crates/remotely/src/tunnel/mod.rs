@@ -23,6 +23,7 @@ pub use self::transfer::Transfer;
 #[cfg(feature = "copy")]
 pub(crate) use self::transfer::What;
 use crate::options::{AgentKind, ConnectOptions};
+use crate::password::Passwords;
 use crate::target::{Hop, Target, TargetError};
 use crate::tree::Branch;
 
@@ -86,8 +87,8 @@ impl Tunnel {
         self.changed(|settings| settings.host = host.into())
     }
 
-    /// Giving up when the agent has not answered after `limit`; the time of sending it there does not count. Without
-    /// this, it is left to ssh (its `ConnectTimeout`).
+    /// Giving up when the agent has not answered after `limit`; the time of sending it there, or of asking for a password, does
+    /// not count. Without this, it is left to ssh (its `ConnectTimeout`).
     #[must_use]
     pub fn connect_timeout(&self, limit: Duration) -> Self {
         self.changed(|settings| settings.connect.timeout = Some(limit))
@@ -97,6 +98,21 @@ impl Tunnel {
     #[must_use]
     pub fn ssh_opts<W: Into<std::ffi::OsString>>(&self, words: impl IntoIterator<Item = W>) -> Self {
         self.changed(|settings| settings.connect.ssh_opts = words.into_iter().map(Into::into).collect())
+    }
+
+    /// With somebody who is asked where sudo or su wants a password on the way. Without this nobody is, and such a hop fails.
+    ///
+    /// ```no_run
+    /// # use remotely::{Tunnel, password::Passwords, remote};
+    /// # #[remote] fn restart() {}
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let web = Tunnel::to("ops@web1")?.sudo("root")?.passwords(Passwords::from_terminal());
+    /// web.call(restart, ()).await?;
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn passwords(&self, passwords: Passwords) -> Self {
+        self.changed(|settings| settings.connect.passwords = passwords)
     }
 
     /// With another limit for tunnels within tunnels: so many links from the program that the user started. The default is
@@ -144,9 +160,9 @@ impl Tunnel {
         self.inner.lock().as_ref().is_some_and(|session| session.is_up())
     }
 
-    /// Whether the agent is being sent there at the moment.
-    pub(crate) fn is_sending(&self) -> bool {
-        self.inner.lock().as_ref().is_some_and(|session| session.is_sending())
+    /// Whether, since this was last asked, the agent has been sent there, or somebody asked for a password.
+    pub(crate) fn was_untimed(&self) -> bool {
+        self.inner.lock().as_ref().is_some_and(|session| session.was_untimed())
     }
 
     /// Connects, if there is no link yet. Calls do that by themselves.

@@ -13,7 +13,7 @@ use tokio::sync::{Notify, watch};
 use super::error::ErrorKind;
 use super::lines::{Lines, OnLine};
 use crate::bootstrap::{self, Connected};
-use crate::options::{ConnectOptions, Errors};
+use crate::options::{ConnectOptions, Errors, Untimed};
 use crate::tree::Branch;
 
 pub(super) struct Session {
@@ -24,8 +24,7 @@ pub(super) struct Session {
     /// What it takes to connect, until that begins.
     waiting: Mutex<Option<Waiting>>,
     launched: AtomicBool,
-    /// The agent is being sent.
-    sending: Arc<AtomicBool>,
+    untimed: Arc<Untimed>,
     /// The link is to be closed. Without a pipe it does not say so itself.
     hung_up: Notify,
     stage: watch::Sender<Stage>,
@@ -66,8 +65,8 @@ impl Session {
         let taking = lines.clone();
         options.errors = Errors::Hand(Arc::new(move |piece| taking.take_raw(piece)));
         // Of this session alone: the options are those of all that follow one another.
-        options.sending = Arc::default();
-        let sending = options.sending.clone();
+        options.untimed = Arc::default();
+        let untimed = options.untimed.clone();
         let waiting = Mutex::new(Some(Waiting { builder, options, through, doors, shown }));
         let stage = watch::Sender::new(Stage::Coming);
         Arc::new(Self {
@@ -76,7 +75,7 @@ impl Session {
             lines,
             waiting,
             launched: AtomicBool::new(false),
-            sending,
+            untimed,
             hung_up: Notify::new(),
             stage,
         })
@@ -86,19 +85,19 @@ impl Session {
         matches!(*self.stage.borrow(), Stage::Up)
     }
 
-    #[cfg(feature = "copy")]
     /// The link; it may have no pipe yet.
+    #[cfg(feature = "copy")]
     pub(super) fn link(&self) -> &Link {
         &self.link
     }
 
-    /// Whether the agent is being sent at the moment.
-    pub(super) fn is_sending(&self) -> bool {
-        self.sending.load(Ordering::Relaxed)
+    /// Whether there was time lately that does not count.
+    pub(super) fn was_untimed(&self) -> bool {
+        self.untimed.take()
     }
 
-    #[cfg(feature = "copy")]
     /// Whether the link is being lost or closed, or is over.
+    #[cfg(feature = "copy")]
     pub(super) fn is_ending(&self) -> bool {
         self.link.is_over() || self.is_over()
     }
