@@ -405,6 +405,38 @@ mod tests {
         assert_eq!(line(&started.reader), "");
     }
 
+    #[test]
+    fn it_begins_with_signals_as_no_program_of_rust_has_them() {
+        let started = sh("grep -E '^Sig(Blk|Ign):' /proc/self/status; cut -d' ' -f5 /proc/self/stat");
+        let mut said = String::new();
+        std::io::Read::read_to_string(&mut std::fs::File::from(started.reader), &mut said).unwrap();
+        let words: Vec<&str> = said.split_ascii_whitespace().collect();
+        let [_, blocked, _, ignored, group] = words[..] else { panic!("{said}") };
+        let (blocked, ignored) = (u64::from_str_radix(blocked, 16).unwrap(), u64::from_str_radix(ignored, 16).unwrap());
+        assert_eq!(blocked, 0);
+        let bits = |signals: &[i32]| signals.iter().map(|signal| 1_u64 << (signal - 1)).sum::<u64>();
+        let all = bits(&[libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM, libc::SIGTSTP]);
+        assert_eq!(ignored & (all | bits(&[libc::SIGPIPE])), all);
+        assert_eq!(group, rustix::process::getpgrp().as_raw_nonzero().to_string());
+
+        let manner = Manner { errors: &Errors::Show, own_group: true };
+        let apart = start_with(&["cut", "-d ", "-f1,5", "/proc/self/stat"].map(OsString::from), manner).unwrap();
+        let said = line(&apart.reader);
+        let (pid, group) = said.trim().split_once(' ').unwrap();
+        assert_eq!(pid, group);
+    }
+
+    #[test]
+    fn what_cannot_be_started_says_why() {
+        let start = |program: &str| start(&[program.into()], &Errors::Show).unwrap_err();
+        assert!(matches!(start("no-such-program-anywhere"), StartError::NotFound { .. }));
+        assert!(matches!(start("/no/such/program"), StartError::NotFound { .. }));
+        let StartError::Spawn { source, .. } = start("/etc/passwd") else { panic!() };
+        assert_eq!(source.kind(), io::ErrorKind::PermissionDenied);
+        let StartError::Spawn { source, .. } = start("two\0words") else { panic!() };
+        assert_eq!(source.kind(), io::ErrorKind::InvalidInput);
+    }
+
     #[tokio::test]
     async fn what_has_ended_by_itself_says_how() {
         let started = sh("read word; echo $word >&2; exit 3");
