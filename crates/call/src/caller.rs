@@ -10,6 +10,7 @@ use thiserror::Error;
 use tokio::sync::{oneshot, watch};
 
 use crate::doors::Doors;
+use crate::number::Numbered;
 use crate::outbox::Outbox;
 use crate::remote::{Entry, Remote};
 use crate::runner::{Incomplete, all};
@@ -35,7 +36,7 @@ struct Inner {
 
 #[derive(Debug, Default)]
 struct Calls {
-    waiting: HashMap<u32, oneshot::Sender<Answered>>,
+    waiting: Numbered<oneshot::Sender<Answered>>,
     slots: HashMap<&'static str, Vec<(u64, u32)>>,
     defined: u32,
     next: u32,

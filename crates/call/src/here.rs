@@ -2,7 +2,6 @@
 //! Set by the agent, asked by called functions and by whoever opens further tunnels.
 
 use std::cell::RefCell;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 /// The name of the user's own machine in a path.
@@ -18,8 +17,13 @@ struct Here {
 
 static HERE: OnceLock<Here> = OnceLock::new();
 
+/// A call that its caller can give up.
+pub(crate) trait Cancellable: Send + Sync {
+    fn is_cancelled(&self) -> bool;
+}
+
 thread_local! {
-    static CANCELLED: RefCell<Option<Arc<AtomicBool>>> = const { RefCell::new(None) };
+    static CALLED: RefCell<Option<Arc<dyn Cancellable>>> = const { RefCell::new(None) };
 }
 
 /// What the client says of this place. Once for a process; later calls change nothing.
@@ -51,13 +55,21 @@ pub fn depth_limit() -> Option<u8> {
 /// Whether the caller of the function that runs on this thread has given up on it. A function that is not async and takes
 /// long is to look now and then: nothing else ends it.
 pub fn is_cancelled() -> bool {
-    CANCELLED.with_borrow(|flag| flag.as_ref().is_some_and(|flag| flag.load(Ordering::Relaxed)))
+    CALLED.with_borrow(|call| call.as_ref().is_some_and(|call| call.is_cancelled()))
 }
 
-/// Runs a called function, which is cancelled when `flag` is set.
-pub(crate) fn called<T>(flag: Arc<AtomicBool>, run: impl FnOnce() -> T) -> T {
-    CANCELLED.set(Some(flag));
-    let result = run();
-    CANCELLED.set(None);
-    result
+/// Runs the function of `call`.
+pub(crate) fn called<T>(call: Arc<dyn Cancellable>, run: impl FnOnce() -> T) -> T {
+    let _called = Called;
+    CALLED.set(Some(call));
+    run()
+}
+
+/// Until it is dropped, a called function runs on this thread.
+struct Called;
+
+impl Drop for Called {
+    fn drop(&mut self) {
+        CALLED.set(None);
+    }
 }

@@ -46,34 +46,42 @@ impl Outbox {
         if state.over {
             return;
         }
-        let idle = state.sending.is_empty() && state.gathered.is_empty();
+        let idle = state.is_empty();
         write(&mut state.gathered);
-        if at_once && idle {
-            let mut bytes = state.gathered.split().freeze();
-            // That the stream is over shows at its other half.
-            let _ = state.stream.try_send(&mut bytes);
-            state.sending = bytes;
-            if state.sending.is_empty() {
-                return;
-            }
+        if idle && !(at_once && state.send()) {
+            drop(state);
+            self.work.notify_one();
         }
-        drop(state);
-        if idle {
+    }
+
+    /// Adds what `write` writes, whole, to what [`send`](Self::send) sends.
+    pub(crate) fn add(&self, write: impl FnOnce(&mut BytesMut)) {
+        let mut state = self.lock();
+        if !state.over {
+            write(&mut state.gathered);
+        }
+    }
+
+    /// Sends what has been added, as far as goes before this returns. Never waits.
+    pub(crate) fn send(&self) {
+        let mut state = self.lock();
+        if !state.over && !state.send() {
+            drop(state);
             self.work.notify_one();
         }
     }
 
     /// Waits while too much is waiting. Cancel safe.
     pub(crate) async fn room(&self) {
+        if self.lock().has_room() {
+            return;
+        }
         loop {
             let freed = self.room.notified();
             tokio::pin!(freed);
             freed.as_mut().enable();
-            {
-                let state = self.lock();
-                if state.over || state.gathered.len() < ROOM {
-                    return;
-                }
+            if self.lock().has_room() {
+                return;
             }
             freed.await;
         }
@@ -122,5 +130,25 @@ impl Outbox {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn is_empty(&self) -> bool {
+        self.sending.is_empty() && self.gathered.is_empty()
+    }
+
+    fn has_room(&self) -> bool {
+        self.over || self.gathered.len() < ROOM
+    }
+
+    /// Whether nothing is left.
+    fn send(&mut self) -> bool {
+        if self.sending.is_empty() && !self.gathered.is_empty() {
+            self.sending = self.gathered.split().freeze();
+            // That the stream is over shows at its other half.
+            let _ = self.stream.try_send(&mut self.sending);
+        }
+        self.is_empty()
     }
 }

@@ -1,11 +1,12 @@
-//! Threads for called functions that are not async. As long as calls end quickly, one thread runs them one after the other;
-//! when one does not, others go on with the rest. Used by the runner.
+//! Threads for called functions that are not async, and not as quick as to be done by the threads of the link. As long as calls
+//! end soon, one thread runs them one after the other; when one does not, others go on with the rest. Used by the runner.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use remotely_session::Job;
 use tokio::runtime::Handle;
 
 /// Calls that run at once.
@@ -15,10 +16,9 @@ const IDLE: Duration = Duration::from_secs(10);
 /// When the queue has not moved for so long, another thread is put to it.
 const STUCK: Duration = Duration::from_millis(1);
 
-type Job = Box<dyn FnOnce() + Send>;
-
-#[derive(Default)]
-pub(crate) struct Pool {
+/// See above.
+pub struct Pool {
+    runtime: Handle,
     state: Mutex<State>,
     work: Condvar,
 }
@@ -37,8 +37,16 @@ struct State {
 }
 
 impl Pool {
+    /// Without a thread yet.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self { runtime: Handle::current(), state: Mutex::default(), work: Condvar::new() })
+    }
+
     /// Runs `job` on a thread of the pool. Never waits.
-    pub(crate) fn run(self: &Arc<Self>, runtime: &Handle, job: Job) {
+    pub fn run(self: &Arc<Self>, job: Job) {
         let mut state = self.lock();
         state.queue.push_back(job);
         let busy = state.threads - state.idle;
@@ -48,7 +56,7 @@ impl Pool {
         if !state.watched {
             state.watched = true;
             drop(state);
-            runtime.spawn(self.clone().watch());
+            self.runtime.spawn(self.clone().watch());
         }
     }
 

@@ -28,16 +28,21 @@ impl Printer {
         self.outbox.room().await;
     }
 
-    /// Sends a line. Never waits.
+    /// Adds a line to what [`send`](Self::send) sends. Never waits.
     ///
     /// # Panics
     /// If the line is longer than [`LINE_MAX`](remotely_proto::call::LINE_MAX).
     pub fn print(&self, line: &Line) {
-        self.outbox.push(true, |out| {
+        self.outbox.add(|out| {
             let before = out.len();
             line.encode(out);
             self.bytes.fetch_add((out.len() - before) as u64, Ordering::Relaxed);
         });
+    }
+
+    /// Sends the lines that have been printed. Never waits.
+    pub fn send(&self) {
+        self.outbox.send();
     }
 
     /// How many bytes the lines are that have been printed so far, as they are sent.

@@ -8,6 +8,8 @@ mod ends;
 extern crate remotely_call as remotely;
 
 use std::io;
+use std::pin::Pin;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use ends::Ends;
@@ -63,6 +65,26 @@ fn sleep(millis: u64) {
     while Instant::now() < end && !remotely_call::here::is_cancelled() {
         std::thread::sleep(Duration::from_millis(1));
     }
+}
+
+#[remote]
+async fn sleep_badly(millis: u64) {
+    std::thread::sleep(Duration::from_millis(millis));
+}
+
+/// Cannot be written.
+#[derive(Debug, Deserialize)]
+struct Unwritable;
+
+impl Serialize for Unwritable {
+    fn serialize<S: serde::Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+        panic!("it cannot be written")
+    }
+}
+
+#[remote]
+fn unwritable() -> Unwritable {
+    Unwritable
 }
 
 #[remote]
@@ -130,6 +152,46 @@ async fn calls_that_block_run_side_by_side() {
         call.unwrap();
     }
     assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+}
+
+/// Begins a call, or goes on with it.
+async fn is_waiting(call: &mut (impl Future + Unpin)) -> bool {
+    std::future::poll_fn(|cx| Poll::Ready(Pin::new(&mut *call).poll(cx).is_pending())).await
+}
+
+/// What has always been quick is run by the thread that reads.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_quick_function_that_blocks_for_once_keeps_nobody_waiting() {
+    let ends = Ends::new();
+    for round in 0..2 {
+        for _ in 0..100 {
+            ends.caller.call::<sleep>((0,)).await.unwrap();
+            ends.caller.call::<sleep_badly>((0,)).await.unwrap();
+        }
+        let began = Instant::now();
+        let mut blocking: Vec<_> = (0..20).map(|_| Box::pin(ends.caller.call::<sleep>((60_000,)))).collect();
+        for call in &mut blocking {
+            assert!(is_waiting(call).await);
+        }
+        let mut badly = Box::pin(ends.caller.call::<sleep_badly>((1500,)));
+        assert!(is_waiting(&mut badly).await);
+        assert_eq!(ends.caller.call::<add>((2, 3)).await.unwrap(), 5);
+        assert_eq!(ends.caller.call::<add_later>((2, 3)).await.unwrap(), 5);
+        assert!(began.elapsed() < Duration::from_secs(1), "round {round}: {:?}", began.elapsed());
+        badly.await.unwrap();
+        // Cancelled, they end; then the function is quick again, elsewhere at first.
+        drop(blocking);
+    }
+}
+
+#[tokio::test]
+async fn a_panic_outside_of_the_function_is_of_its_call_alone() {
+    let ends = Ends::new();
+    for _ in 0..3 {
+        let Err(CallError::Failed(failure)) = ends.caller.call::<unwritable>(()).await else { panic!() };
+        assert_eq!(failure.kind, FailureKind::Cancelled);
+    }
+    assert_eq!(ends.caller.call::<add>((2, 3)).await.unwrap(), 5);
 }
 
 #[tokio::test]

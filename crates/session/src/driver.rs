@@ -1,11 +1,13 @@
 //! The one task of a link: moves bytes between the pipe and the mux, and keeps its time. Started by
-//! [`LinkBuilder::attach`](crate::LinkBuilder::attach); ends with the link and leaves its end behind.
+//! [`LinkBuilder::attach`](crate::LinkBuilder::attach); ends with the link and leaves its end behind. [`Course`] is what it has
+//! in common with threads that do the same.
 
 use std::{
     collections::VecDeque,
     error::Error,
     future::poll_fn,
     io,
+    os::fd::OwnedFd,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker, ready},
@@ -19,7 +21,7 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use crate::{
     link::End,
     pipe::{Pipe, PipeReader, PipeWriter},
-    shared::{Shared, wait},
+    shared::{Hand, Outlet, Shared, wait},
 };
 
 /// Bytes made ready for writing at once. What is urgent waits for these at most when the pipe is full.
@@ -27,7 +29,7 @@ const BATCH: usize = 256 << 10;
 /// Rounds of reading and writing before other tasks have their turn.
 const ROUNDS: usize = 16;
 /// A link that is over waits so long for its last words to be written.
-const LAST_WORDS: Duration = Duration::from_secs(10);
+pub(crate) const LAST_WORDS: Duration = Duration::from_secs(10);
 /// When the other side takes no more, so many chunks of what it has sent are still read.
 const LAST_READS: usize = 16;
 
@@ -36,12 +38,9 @@ pub(crate) async fn drive(shared: Arc<Shared>, pipe: Pipe, first: VecDeque<Bytes
     let guard = LoseOnDrop(&shared);
     let end = match pipe.split() {
         Ok((reader, writer)) => {
-            shared.with(|state, now| {
-                state.mux.start(now);
-                state.mux.input(now, received);
-            });
+            let course = Course::begin(&shared, writer.descriptor(), first, received);
             let sleep = Box::pin(sleep_until(Instant::from_std(shared.start())));
-            let mut driver = Driver { shared: &shared, reader, writer, pieces: first, sleep, wake_at: None };
+            let mut driver = Driver { shared: &shared, reader, writer, course, sleep };
             driver.run().await
         }
         Err(error) => End::Lost { why: format!("cannot use the pipe: {error}") },
@@ -55,8 +54,12 @@ pub(crate) fn lose(shared: &Shared, why: &str) {
     finish(shared, End::Lost { why: why.to_owned() });
 }
 
-fn finish(shared: &Shared, end: End) {
-    shared.with(|state, _| state.mux.lost());
+/// Leaves behind why a link is over.
+pub(crate) fn finish(shared: &Shared, end: End) {
+    shared.with(|state, _| {
+        state.mux.lost();
+        state.outlet = Outlet::default();
+    });
     shared.progress.send_if_modified(|progress| {
         let first = progress.end.is_none();
         if first {
@@ -76,14 +79,74 @@ impl Drop for LoseOnDrop<'_> {
     }
 }
 
+/// How far a link has come for who drives it.
+#[derive(Debug)]
+pub(crate) struct Course {
+    /// Handed out by the mux and not yet written.
+    pub(crate) pieces: VecDeque<Bytes>,
+    /// When the mux is to act at the latest.
+    pub(crate) wake_at: Option<Duration>,
+}
+
+impl Course {
+    /// A link on a pipe that is written to by `writer`; `first` goes before anything else.
+    pub(crate) fn begin(shared: &Shared, writer: Arc<OwnedFd>, first: VecDeque<Bytes>, received: Bytes) -> Self {
+        shared.with(|state, now| {
+            state.outlet = Outlet { writer: Some(writer), hand: Hand::Driver, ..Outlet::default() };
+            state.mux.start(now);
+            state.mux.input(now, received);
+        });
+        Self { pieces: first, wake_at: None }
+    }
+
+    /// Lets the mux act on the time, and takes its output. If the link is over: why, and whether there are last words.
+    pub(crate) fn turn(&mut self, shared: &Shared, cx: &Context<'_>) -> Option<(End, bool)> {
+        let pieces = &mut self.pieces;
+        let (over, peer, wake_at) = shared.drive(|state, now| {
+            state.mux.tick(now);
+            if state.outlet.hand == Hand::Other {
+                state.outlet.missed = true;
+                wait(&mut state.driver, cx);
+                return (None, None, state.mux.timeout(true));
+            }
+            if pieces.is_empty() {
+                std::mem::swap(pieces, &mut state.outlet.left);
+            }
+            if pieces.is_empty() {
+                state.mux.output(now, BATCH, pieces);
+            }
+            let over = state.mux.end().map(describe);
+            if over.is_some() {
+                state.mux.output(now, BATCH, pieces);
+            }
+            // While the pipe is full, new output is no reason to wake: it has to wait for the pipe anyway.
+            let blocked = !pieces.is_empty();
+            state.outlet.hand = if blocked { Hand::Driver } else { Hand::Free };
+            state.silent = state.mux.held() && !blocked;
+            if state.silent {
+                state.holder.take().into_iter().for_each(Waker::wake);
+            }
+            if blocked {
+                state.driver = None
+            } else {
+                wait(&mut state.driver, cx)
+            }
+            (over, state.mux.peer().map(|&(hello, _)| hello), state.mux.timeout(blocked))
+        });
+        self.wake_at = wake_at;
+        if peer.is_some() && shared.progress.borrow().peer.is_none() {
+            shared.progress.send_modify(|progress| progress.peer = peer);
+        }
+        over
+    }
+}
+
 struct Driver<'a> {
     shared: &'a Shared,
     reader: PipeReader,
     writer: PipeWriter,
-    /// Handed out by the mux and not yet written.
-    pieces: VecDeque<Bytes>,
+    course: Course,
     sleep: Pin<Box<Sleep>>,
-    wake_at: Option<Duration>,
 }
 
 impl Driver<'_> {
@@ -104,14 +167,16 @@ impl Driver<'_> {
                 Ok(moved) => moved,
                 Err(why) => return Poll::Ready((End::Lost { why }, false)),
             };
-            if let Some(over) = self.turn(cx) {
+            if let Some(over) = self.course.turn(self.shared, cx) {
                 return Poll::Ready(over);
             }
-            if !self.pieces.is_empty() {
-                match self.writer.poll_write(cx, &mut self.pieces) {
+            if !self.course.pieces.is_empty() {
+                match self.writer.poll_write(cx, &mut self.course.pieces) {
                     Poll::Pending => {}
                     Poll::Ready(Ok(())) => moved = true,
-                    Poll::Ready(Err(error)) => return Poll::Ready((self.after_write_error(&error), false)),
+                    Poll::Ready(Err(error)) => {
+                        return Poll::Ready((after_write_error(self.shared, &error, || self.reader.read_now()), false));
+                    }
                 }
             }
             if !moved && !self.poll_sleep(cx) {
@@ -134,54 +199,9 @@ impl Driver<'_> {
         }
     }
 
-    /// Lets the mux act on the time, and takes its output.
-    fn turn(&mut self, cx: &Context<'_>) -> Option<(End, bool)> {
-        let pieces = &mut self.pieces;
-        let (over, peer, wake_at) = self.shared.drive(|state, now| {
-            state.mux.tick(now);
-            if pieces.is_empty() {
-                state.mux.output(now, BATCH, pieces);
-            }
-            let over = state.mux.end().map(describe);
-            if over.is_some() {
-                state.mux.output(now, BATCH, pieces);
-            }
-            state.silent = state.mux.held() && pieces.is_empty();
-            if state.silent {
-                state.holder.take().into_iter().for_each(Waker::wake);
-            }
-            // While the pipe is full, new output is no reason to wake: it has to wait for the pipe anyway.
-            let blocked = !pieces.is_empty();
-            if blocked {
-                state.driver = None
-            } else {
-                wait(&mut state.driver, cx)
-            }
-            (over, state.mux.peer().map(|&(hello, _)| hello), state.mux.timeout(blocked))
-        });
-        self.wake_at = wake_at;
-        if peer.is_some() && self.shared.progress.borrow().peer.is_none() {
-            self.shared.progress.send_modify(|progress| progress.peer = peer);
-        }
-        over
-    }
-
-    /// The other side may have said why before it went.
-    fn after_write_error(&mut self, error: &io::Error) -> End {
-        for _ in 0..LAST_READS {
-            let Ok(chunk) = self.reader.read_now() else { break };
-            if chunk.is_empty() {
-                break;
-            }
-            self.shared.drive(|state, now| state.mux.input(now, chunk));
-        }
-        let said = self.shared.drive(|state, _| state.mux.end().map(describe));
-        said.map_or_else(|| End::Lost { why: format!("cannot write to the pipe: {error}") }, |(end, _)| end)
-    }
-
     /// Whether the time has come for the mux to act.
     fn poll_sleep(&mut self, cx: &mut Context<'_>) -> bool {
-        let Some(at) = self.wake_at else { return false };
+        let Some(at) = self.course.wake_at else { return false };
         let at = Instant::from_std(self.shared.start()) + at;
         if self.sleep.deadline() != at {
             self.sleep.as_mut().reset(at);
@@ -190,11 +210,28 @@ impl Driver<'_> {
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !self.pieces.is_empty() {
-            ready!(self.writer.poll_write(cx, &mut self.pieces))?;
+        while !self.course.pieces.is_empty() {
+            ready!(self.writer.poll_write(cx, &mut self.course.pieces))?;
         }
         Poll::Ready(Ok(()))
     }
+}
+
+/// The other side may have said why before it went.
+pub(crate) fn after_write_error(
+    shared: &Shared,
+    error: &io::Error,
+    mut read: impl FnMut() -> io::Result<Bytes>,
+) -> End {
+    for _ in 0..LAST_READS {
+        let Ok(chunk) = read() else { break };
+        if chunk.is_empty() {
+            break;
+        }
+        shared.drive(|state, now| state.mux.input(now, chunk));
+    }
+    let said = shared.drive(|state, _| state.mux.end().map(describe));
+    said.map_or_else(|| End::Lost { why: format!("cannot write to the pipe: {error}") }, |(end, _)| end)
 }
 
 /// The end as the application learns it, and whether what is left is to be written.

@@ -10,6 +10,7 @@ mod message;
 mod pipe;
 mod shared;
 mod stream;
+mod turns;
 
 pub use remotely_proto::{
     handshake::{Hello, Role, Versions},
@@ -22,4 +23,5 @@ pub use self::{
     message::{MessageReceiver, MessageSender, RecvMessageError},
     pipe::{Pipe, PipeReader, PipeWriter},
     stream::{RecvStream, SendStream, Stream},
+    turns::{Job, Turns},
 };

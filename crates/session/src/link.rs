@@ -2,6 +2,7 @@
 
 use std::{
     future::poll_fn,
+    io,
     sync::Arc,
     task::Poll,
     time::{Duration, SystemTime},
@@ -21,6 +22,7 @@ use crate::{
     pipe::Pipe,
     shared::{Handle, Opened, Shared, Waiting, wait},
     stream::Stream,
+    turns::{Job, Turns},
 };
 
 /// How long a pipe may take to take an announcement that somebody waits for at the keyboard.
@@ -164,6 +166,24 @@ impl LinkBuilder {
         let first = flight.into_iter().chain((!unsent.is_empty()).then_some(unsent)).collect();
         tokio::spawn(driver::drive(handle.shared().clone(), pipe, first, received));
         (Link { handle: handle.clone() }, Incoming { handle })
+    }
+
+    /// The same, where threads of its own drive the link and do what has come of it on the spot, see [`Turns`]. Jobs that are
+    /// not done there are handed to `elsewhere`, which must not wait. Fails if the pipe cannot be used, or there are no threads.
+    pub fn attach_in_turns(
+        mut self,
+        pipe: Pipe,
+        received: Bytes,
+        elsewhere: impl Fn(Job) + Send + Sync + 'static,
+    ) -> io::Result<(Link, Incoming, Turns)> {
+        let Some(handle) = self.handle.take() else {
+            unreachable!("only attach takes the handle, and the builder with it")
+        };
+        let flight = (self.role == Role::Client && !self.flown)
+            .then(|| handle.shared().with(|state, now| state.mux.first_flight(now)));
+        let first = flight.into_iter().collect();
+        let turns = Turns::start(handle.shared().clone(), pipe, first, received, Box::new(elsewhere))?;
+        Ok((Link { handle: handle.clone() }, Incoming { handle }, turns))
     }
 }
 

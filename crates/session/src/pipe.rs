@@ -1,11 +1,12 @@
-//! The byte pipe beneath a link: two descriptors made non-blocking. Used by the driver, and by who passes on the bytes of a
+//! The byte pipe beneath a link: two descriptors made non-blocking. Used by those who drive it, and by who passes on the bytes of a
 //! link that is not its own; knows nothing of frames.
 
 use std::{
     collections::VecDeque,
     future::poll_fn,
     io::{self, IoSlice},
-    os::fd::OwnedFd,
+    os::fd::{AsFd, AsRawFd, OwnedFd},
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -42,13 +43,9 @@ impl Pipe {
     /// # Panics
     /// Outside of a tokio runtime with I/O enabled.
     pub fn split(self) -> io::Result<(PipeReader, PipeWriter)> {
-        for fd in [&self.reader, &self.writer] {
-            fcntl_setfl(fd, fcntl_getfl(fd)? | OFlags::NONBLOCK)?;
-            // A socket has no such size, and a user may be over his limit of pipe memory: smaller ones work too.
-            let _ = fcntl_setpipe_size(fd, PIPE_SIZE);
-        }
+        prepare(&self)?;
         let reader = PipeReader { fd: register(self.reader, Interest::READABLE)?, buffer: BytesMut::new() };
-        Ok((reader, PipeWriter { fd: register(self.writer, Interest::WRITABLE)? }))
+        Ok((reader, PipeWriter { fd: register(Arc::new(self.writer), Interest::WRITABLE)? }))
     }
 }
 
@@ -62,7 +59,7 @@ pub struct PipeReader {
 /// The end of a [`Pipe`] that is written. Closed when dropped.
 #[derive(Debug)]
 pub struct PipeWriter {
-    fd: AsyncFd<OwnedFd>,
+    fd: AsyncFd<Arc<OwnedFd>>,
 }
 
 impl PipeReader {
@@ -77,6 +74,11 @@ impl PipeReader {
             let mut guard = ready!(self.fd.poll_read_ready(cx))?;
             match read_into(self.fd.get_ref(), &mut self.buffer) {
                 Err(Errno::AGAIN) => guard.clear_ready(),
+                Ok(chunk) if !chunk.is_empty() && self.buffer.capacity() > 0 => {
+                    // It was all there was: whatever comes from now on is told of (epoll(7), question 9).
+                    guard.clear_ready();
+                    return Poll::Ready(Ok(chunk));
+                }
                 result => return Poll::Ready(result.map_err(Into::into)),
             }
         }
@@ -99,36 +101,55 @@ impl PipeWriter {
         Ok(())
     }
 
+    /// For who writes without the runtime.
+    pub(crate) fn descriptor(&self) -> Arc<OwnedFd> {
+        self.fd.get_ref().clone()
+    }
+
     /// Writes from the front of `pieces`. Ready when something was written.
     pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>, pieces: &mut VecDeque<Bytes>) -> Poll<io::Result<()>> {
         loop {
             let mut guard = ready!(self.fd.poll_write_ready(cx))?;
-            let mut slices = [IoSlice::new(&[]); 64];
-            let mut large;
-            let slices = if pieces.len() <= slices.len() {
-                for (slice, piece) in slices.iter_mut().zip(&*pieces) {
-                    *slice = IoSlice::new(piece);
-                }
-                &slices[..pieces.len()]
-            } else {
-                large = Vec::with_capacity(pieces.len().min(PIECES));
-                large.extend(pieces.iter().take(PIECES).map(|piece| IoSlice::new(piece)));
-                &large[..]
-            };
-            match writev(self.fd.get_ref(), slices) {
-                Ok(written) => {
-                    advance(pieces, written);
-                    return Poll::Ready(Ok(()));
-                }
+            match write_pieces(self.fd.get_ref(), pieces) {
+                Ok(()) => return Poll::Ready(Ok(())),
                 Err(Errno::AGAIN) => guard.clear_ready(),
-                Err(Errno::INTR) => {}
                 Err(error) => return Poll::Ready(Err(error.into())),
             }
         }
     }
 }
 
-fn read_into(reader: &OwnedFd, buffer: &mut BytesMut) -> Result<Bytes, Errno> {
+/// Makes both ends non-blocking, and as large as they may be.
+pub(crate) fn prepare(pipe: &Pipe) -> io::Result<()> {
+    for fd in [&pipe.reader, &pipe.writer] {
+        fcntl_setfl(fd, fcntl_getfl(fd)? | OFlags::NONBLOCK)?;
+        // A socket has no such size, and a user may be over his limit of pipe memory: smaller ones work too.
+        let _ = fcntl_setpipe_size(fd, PIPE_SIZE);
+    }
+    Ok(())
+}
+
+/// Writes from the front of `pieces` what the pipe takes at once, which is something.
+pub(crate) fn write_pieces(writer: impl AsFd, pieces: &mut VecDeque<Bytes>) -> Result<(), Errno> {
+    let mut slices = [IoSlice::new(&[]); 64];
+    let mut large;
+    let slices = if pieces.len() <= slices.len() {
+        for (slice, piece) in slices.iter_mut().zip(&*pieces) {
+            *slice = IoSlice::new(piece);
+        }
+        &slices[..pieces.len()]
+    } else {
+        large = Vec::with_capacity(pieces.len().min(PIECES));
+        large.extend(pieces.iter().take(PIECES).map(|piece| IoSlice::new(piece)));
+        &large[..]
+    };
+    let written = retry_on_intr(|| writev(&writer, slices))?;
+    advance(pieces, written);
+    Ok(())
+}
+
+/// The next bytes, as many as there are up to a limit; none at the end of the pipe.
+pub(crate) fn read_into(reader: &OwnedFd, buffer: &mut BytesMut) -> Result<Bytes, Errno> {
     if buffer.capacity() < READ_SIZE / 4 {
         buffer.reserve(READ_SIZE);
     }
@@ -138,8 +159,8 @@ fn read_into(reader: &OwnedFd, buffer: &mut BytesMut) -> Result<Bytes, Errno> {
     Ok(buffer.split().freeze())
 }
 
-fn register(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
-    // SAFETY: an OwnedFd is open, and stays the same descriptor until the AsyncFd, which owns it, is dropped.
+fn register<F: AsRawFd>(fd: F, interest: Interest) -> io::Result<AsyncFd<F>> {
+    // SAFETY: an OwnedFd, shared or not, is open, and stays the same descriptor until the AsyncFd, which holds it, is dropped.
     Ok(unsafe { AsyncFd::register_with_interest(fd, interest) }?)
 }
 

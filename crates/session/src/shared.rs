@@ -3,6 +3,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    os::fd::OwnedFd,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Waker},
     time::{Duration, Instant},
@@ -15,7 +16,10 @@ use remotely_proto::{
 };
 use tokio::sync::watch;
 
-use crate::link::End;
+use crate::{link::End, pipe::write_pieces};
+
+/// Most bytes that are written by who adds to them, rather than by the driver: others wait for the lock meanwhile.
+const AT_ONCE: usize = 16 << 10;
 
 /// How far a link has come.
 #[derive(Debug, Clone, Default)]
@@ -38,10 +42,35 @@ pub(crate) struct State {
     pub(crate) offers: Offers,
     /// The driver, while it waits.
     pub(crate) driver: Option<Waker>,
+    pub(crate) outlet: Outlet,
     /// That nothing will come for a while has been written to the pipe, and nothing since.
     pub(crate) silent: bool,
     /// Who waits for that.
     pub(crate) holder: Option<Waker>,
+}
+
+/// What it takes to write without the driver.
+#[derive(Debug, Default)]
+pub(crate) struct Outlet {
+    /// Where to; `None` before there is a pipe, and when the link is over.
+    pub(crate) writer: Option<Arc<OwnedFd>>,
+    pub(crate) hand: Hand,
+    /// The driver has had its turn meanwhile, and could not use it.
+    pub(crate) missed: bool,
+    /// What the pipe has not taken of somebody else than the driver, who is to write it first of all.
+    pub(crate) left: VecDeque<Bytes>,
+}
+
+/// Who is writing, so that nobody gets ahead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Hand {
+    /// Nobody.
+    #[default]
+    Free,
+    /// The driver, who has bytes that are not written yet, or is to take those that are left.
+    Driver,
+    /// Somebody else, who wakes the driver if there is something to do for it afterwards.
+    Other,
 }
 
 /// Who waits for a stream.
@@ -76,7 +105,8 @@ pub(crate) struct Opened {
 impl Shared {
     pub(crate) fn new(mux: Mux) -> Self {
         let (streams, offers) = (HashMap::new(), Offers::default());
-        let state = State { mux, streams, offers, driver: None, silent: false, holder: None };
+        let outlet = Outlet::default();
+        let state = State { mux, streams, offers, driver: None, outlet, silent: false, holder: None };
         Self { start: Instant::now(), state: Mutex::new(state), progress: watch::Sender::default() }
     }
 
@@ -97,6 +127,24 @@ impl Shared {
         result
     }
 
+    /// As [`with`](Self::with), for a little that is waited for: it is written before this returns, if the pipe takes it and
+    /// nothing is before it. That saves two changes of threads.
+    pub(crate) fn with_now<R>(&self, act: impl FnOnce(&mut State, Duration) -> R) -> R {
+        let (result, output, driver) = self.drive(|state, now| {
+            let result = act(state, now);
+            let output = state.take_output(now);
+            let driver = if output.is_none() && state.mux.has_output(now) { state.driver.take() } else { None };
+            (result, output, driver)
+        });
+        driver.into_iter().for_each(Waker::wake);
+        if let Some((writer, mut pieces)) = output {
+            // What it fails with is the driver's to find out. Not under the lock: who reads what comes of it needs that at once.
+            let _ = write_pieces(&*writer, &mut pieces);
+            self.drive(|state, now| state.give_back(now, pieces)).into_iter().for_each(Waker::wake);
+        }
+        result
+    }
+
     /// As [`with`](Self::with), for the driver, which need not be woken.
     pub(crate) fn drive<R>(&self, act: impl FnOnce(&mut State, Duration) -> R) -> R {
         let mut wake = Vec::new();
@@ -110,6 +158,25 @@ impl Shared {
 }
 
 impl State {
+    /// What is to be written, for somebody else than the driver.
+    fn take_output(&mut self, now: Duration) -> Option<(Arc<OwnedFd>, VecDeque<Bytes>)> {
+        let Outlet { writer: Some(writer), hand: hand @ Hand::Free, left, .. } = &mut self.outlet else { return None };
+        if self.mux.end().is_some() || self.mux.output(now, AT_ONCE, left) == 0 {
+            return None;
+        }
+        *hand = Hand::Other;
+        Some((writer.clone(), std::mem::take(left)))
+    }
+
+    /// The driver, if it has something to do now.
+    fn give_back(&mut self, now: Duration, left: VecDeque<Bytes>) -> Option<Waker> {
+        let more = !left.is_empty();
+        self.outlet.hand = if more { Hand::Driver } else { Hand::Free };
+        self.outlet.left = left;
+        let more = more || std::mem::take(&mut self.outlet.missed);
+        if more || self.mux.has_output(now) || self.mux.end().is_some() { self.driver.take() } else { None }
+    }
+
     fn events(&mut self, wake: &mut Vec<Waker>) {
         while let Some(event) = self.mux.event() {
             match event {

@@ -55,9 +55,10 @@ impl SendStream {
         poll_fn(|cx| self.poll_send_all(cx, pieces, &mut next)).await
     }
 
-    /// Sends what can be sent of `data` at once; the rest is left there. Never waits.
+    /// Sends what can be sent of `data` at once; the rest is left there. What the pipe takes is in it when this returns, for
+    /// somebody waits for it. Never waits.
     pub fn try_send(&mut self, data: &mut Bytes) -> Result<(), SendError> {
-        self.handle.shared().with(|state, _| {
+        self.handle.shared().with_now(|state, _| {
             if let Some(stream) = state.streams.get_mut(&self.id) {
                 stream.used = true;
             }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use remotely_call::{Doors, Runner};
+use remotely_call::{Doors, Pool, Runner};
 use remotely_proto::call::Open;
 use remotely_session::{End, LinkBuilder, Offer, Pipe, Role, Service, Settings, reset};
 
@@ -45,10 +45,12 @@ fn run() -> io::Result<End> {
 
 async fn serve(pipe: Pipe, printed: keeper::Printed) -> io::Result<End> {
     let builder = LinkBuilder::new(Settings { role: Role::Agent, ..Settings::default() });
-    let (link, mut incoming) = builder.attach(pipe, Bytes::new());
+    let pool = Pool::new();
+    let others = pool.clone();
+    let (link, mut incoming, turns) = builder.attach_in_turns(pipe, Bytes::new(), move |job| others.run(job))?;
     let doors = Doors::new(link.clone());
     output::start(printed, &doors)?;
-    let runner = Runner::new(doors.clone(), output::flush);
+    let runner = Runner::new(doors.clone(), turns, pool, output::flush);
     tokio::spawn(async move {
         while let Some(offer) = incoming.next().await {
             dispatch(&runner, &doors, offer);
@@ -76,7 +78,7 @@ fn dispatch(runner: &Arc<Runner>, doors: &Arc<Doors>, offer: Offer) {
     }
     match minicbor::decode(&offer.body) {
         Ok(Open::Calls { path, depth_limit }) => {
-            drop(tokio::spawn(runner.clone().calls(path, depth_limit, offer.stream)));
+            runner.calls(path, depth_limit, offer.stream);
         }
         Ok(Open::Call { signature, name }) => {
             drop(tokio::spawn(runner.clone().call(name, signature, offer.stream)));

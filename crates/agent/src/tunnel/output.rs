@@ -59,6 +59,7 @@ async fn watch(n: usize, reader: AsyncFd<OwnedFd>) {
         if source.take(&output.printer) {
             guard.clear_ready();
         }
+        output.printer.send();
         if source.ended {
             return;
         }
@@ -82,6 +83,7 @@ pub(super) fn flush(last: bool) -> u64 {
             source.print(&output.printer, rest);
         }
     }
+    output.printer.send();
     output.printer.printed()
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Once;
 
-use remotely_call::{Caller, Doors, Runner};
+use remotely_call::{Caller, Doors, Pool, Runner};
 use remotely_proto::call::Open;
 use remotely_session::{Link, LinkBuilder, Pipe, Role, Service, Settings};
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -19,15 +19,19 @@ impl Ends {
         let pipe = || pipe_with(PipeFlags::CLOEXEC).unwrap();
         let ((down_reader, down_writer), (up_reader, up_writer)) = (pipe(), pipe());
         let there = LinkBuilder::new(Settings { role: Role::Agent, ..Settings::default() });
-        let (there, mut incoming) = there.attach(Pipe { reader: down_reader, writer: up_writer }, bytes::Bytes::new());
+        let pool = Pool::new();
+        let others = pool.clone();
+        let pipe = Pipe { reader: down_reader, writer: up_writer };
+        let attached = there.attach_in_turns(pipe, bytes::Bytes::new(), move |job| others.run(job));
+        let (there, mut incoming, turns) = attached.unwrap();
         let doors = Doors::new(there);
-        let runner = Runner::new(doors.clone(), |_| 0);
+        let runner = Runner::new(doors.clone(), turns, pool, |_| 0);
         tokio::spawn(async move {
             while let Some(offer) = incoming.next().await {
                 assert_eq!(offer.service, Service::CALL);
                 match minicbor::decode(&offer.body).unwrap() {
                     Open::Calls { path, depth_limit } => {
-                        drop(tokio::spawn(runner.clone().calls(path, depth_limit, offer.stream)));
+                        runner.calls(path, depth_limit, offer.stream);
                     }
                     Open::Call { signature, name } => {
                         drop(tokio::spawn(runner.clone().call(name, signature, offer.stream)));

@@ -21,6 +21,7 @@ pub(crate) mod ssh;
 mod su;
 mod sudo;
 mod systemd;
+mod vfork;
 
 use std::ffi::OsString;
 

@@ -6,20 +6,25 @@
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
+#[cfg(feature = "cli")]
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, ExitStatus};
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+#[cfg(feature = "cli")]
+use std::process::{Child, Command};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::pipe::PipeFlags;
-use rustix::process::{PidfdFlags, Signal};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::sync::{mpsc, watch};
 
 use super::password::Marks;
+use super::vfork;
 use crate::options::Errors;
 use crate::stderr;
 
@@ -64,15 +69,11 @@ pub(crate) fn start_with(argv: &[OsString], manner: Manner<'_>) -> Result<Starte
     let passing = pass_on(errors, tail.clone(), manner.errors.clone(), asks)?;
 
     let program = argv.first().cloned().unwrap_or_default();
-    let mut command = command(argv);
-    command.stdin(stdin).stdout(stdout).stderr(stderr);
-    if manner.own_group {
-        command.process_group(0);
-    }
-    let (pidfd, status) = keep(command).map_err(|source| match source.kind() {
-        io::ErrorKind::NotFound => StartError::NotFound { program },
-        _ => StartError::Spawn { program, source },
-    })?;
+    let (pidfd, status) =
+        keep(argv.to_vec(), [stdin, stdout, stderr], manner.own_group).map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound => StartError::NotFound { program },
+            _ => StartError::Spawn { program, source },
+        })?;
     Ok(Started { reader, writer, process: Process { pidfd, status, tail, asked, passing: Some(passing) } })
 }
 
@@ -243,6 +244,7 @@ fn large_pipe() -> rustix::io::Result<(OwnedFd, OwnedFd)> {
     Ok((reader, writer))
 }
 
+#[cfg(feature = "cli")]
 #[expect(clippy::disallowed_methods, reason = "this is the place where this crate starts processes")]
 fn command(argv: &[OsString]) -> Command {
     let mut command = Command::new(argv.first().map_or(OsString::new(), Clone::clone));
@@ -252,57 +254,50 @@ fn command(argv: &[OsString]) -> Command {
 
 /// Starts the process on a thread that lives as long as it does: the kernel sends the parent-death signal when the
 /// thread that forked ends, not the program.
-fn keep(mut command: Command) -> io::Result<(OwnedFd, watch::Receiver<Option<ExitStatus>>)> {
+fn keep(
+    argv: Vec<OsString>,
+    stdio: [OwnedFd; 3],
+    own_group: bool,
+) -> io::Result<(OwnedFd, watch::Receiver<Option<ExitStatus>>)> {
     let (done, status) = watch::channel(None);
     let (answer, started) = std::sync::mpsc::sync_channel(1);
-    let parent = rustix::process::getpid();
-    // SAFETY: between fork and exec only async-signal-safe calls are made: prctl, getppid, signal.
-    unsafe {
-        command.pre_exec(move || {
-            rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-            if rustix::process::getppid() != Some(parent) {
-                return Err(io::Error::from_raw_os_error(libc::ESRCH));
-            }
-            for signal in [libc::SIGINT, libc::SIGQUIT, libc::SIGTSTP, libc::SIGTERM, libc::SIGHUP] {
-                libc::signal(signal, libc::SIG_IGN);
-            }
-            Ok(())
-        });
-    }
     let keeper = thread::Builder::new().name("transport".into()).stack_size(128 << 10);
     keeper.spawn(move || {
-        let mut child = match spawn_held(&mut command) {
-            Ok((child, pidfd)) => {
+        let pid = match spawn_held(&argv, &stdio, own_group) {
+            Ok((pid, pidfd)) => {
                 let _ = answer.send(Ok(pidfd));
-                child
+                pid
             }
             Err(error) => return drop(answer.send(Err(error))),
         };
         // Closes our ends of its descriptors, so that their other ends see its end.
-        drop(command);
-        let status = loop {
-            match child.wait() {
-                Ok(status) => break status,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => break ExitStatus::default(),
-            }
-        };
-        done.send_replace(Some(status));
+        drop((argv, stdio));
+        done.send_replace(Some(reap(pid)));
     })?;
     let pidfd = started.recv().map_err(|_| io::Error::other("the thread that starts processes has ended"))??;
     Ok((pidfd, status))
 }
 
-fn spawn_held(command: &mut Command) -> io::Result<(Child, OwnedFd)> {
-    let mut child = command.spawn()?;
-    let pid = rustix::process::Pid::from_child(&child);
+fn spawn_held(
+    argv: &[OsString],
+    [stdin, stdout, stderr]: &[OwnedFd; 3],
+    own_group: bool,
+) -> io::Result<(Pid, OwnedFd)> {
+    let pid = vfork::start(argv, [stdin, stdout, stderr], own_group)?;
     match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
-        Ok(pidfd) => Ok((child, pidfd)),
+        Ok(pidfd) => Ok((pid, pidfd)),
         Err(error) => {
-            let _ = child.kill();
-            let _ = child.wait();
+            let _ = rustix::process::kill_process(pid, Signal::KILL);
+            reap(pid);
             Err(error.into())
         }
+    }
+}
+
+fn reap(pid: Pid) -> ExitStatus {
+    match rustix::io::retry_on_intr(|| rustix::process::waitpid(Some(pid), WaitOptions::empty())) {
+        Ok(Some((_, status))) => ExitStatus::from_raw(status.as_raw()),
+        Ok(None) | Err(_) => ExitStatus::default(),
     }
 }
 
@@ -408,6 +403,38 @@ mod tests {
         drop(started.process);
         assert!(begun.elapsed() < Duration::from_millis(300), "{:?}", begun.elapsed());
         assert_eq!(line(&started.reader), "");
+    }
+
+    #[test]
+    fn it_begins_with_signals_as_no_program_of_rust_has_them() {
+        let started = sh("grep -E '^Sig(Blk|Ign):' /proc/self/status; cut -d' ' -f5 /proc/self/stat");
+        let mut said = String::new();
+        std::io::Read::read_to_string(&mut std::fs::File::from(started.reader), &mut said).unwrap();
+        let words: Vec<&str> = said.split_ascii_whitespace().collect();
+        let [_, blocked, _, ignored, group] = words[..] else { panic!("{said}") };
+        let (blocked, ignored) = (u64::from_str_radix(blocked, 16).unwrap(), u64::from_str_radix(ignored, 16).unwrap());
+        assert_eq!(blocked, 0);
+        let bits = |signals: &[i32]| signals.iter().map(|signal| 1_u64 << (signal - 1)).sum::<u64>();
+        let all = bits(&[libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM, libc::SIGTSTP]);
+        assert_eq!(ignored & (all | bits(&[libc::SIGPIPE])), all);
+        assert_eq!(group, rustix::process::getpgrp().as_raw_nonzero().to_string());
+
+        let manner = Manner { errors: &Errors::Show, own_group: true };
+        let apart = start_with(&["cut", "-d ", "-f1,5", "/proc/self/stat"].map(OsString::from), manner).unwrap();
+        let said = line(&apart.reader);
+        let (pid, group) = said.trim().split_once(' ').unwrap();
+        assert_eq!(pid, group);
+    }
+
+    #[test]
+    fn what_cannot_be_started_says_why() {
+        let start = |program: &str| start(&[program.into()], &Errors::Show).unwrap_err();
+        assert!(matches!(start("no-such-program-anywhere"), StartError::NotFound { .. }));
+        assert!(matches!(start("/no/such/program"), StartError::NotFound { .. }));
+        let StartError::Spawn { source, .. } = start("/etc/passwd") else { panic!() };
+        assert_eq!(source.kind(), io::ErrorKind::PermissionDenied);
+        let StartError::Spawn { source, .. } = start("two\0words") else { panic!() };
+        assert_eq!(source.kind(), io::ErrorKind::InvalidInput);
     }
 
     #[tokio::test]

@@ -1,6 +1,7 @@
 //! One link of a tunnel, from the moment when something is asked of it until it is lost or closed.
 
 use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -147,7 +148,7 @@ impl Session {
     /// Calls a function; the first one connects, and travels with the greeting.
     pub(super) async fn call<F: Remote>(self: &Arc<Self>, arguments: F::Args) -> Result<F::Output, CallError> {
         let Some(caller) = &self.caller else { return Err(CallError::Over) };
-        let mut call = Box::pin(caller.call::<F>(arguments));
+        let mut call = pin!(caller.call::<F>(arguments));
         poll_fn(|cx| {
             let answer = call.as_mut().poll(cx);
             // Behind the first poll, which has put the call into the first flight.
