@@ -14,7 +14,7 @@ use remotely_proto::{
     message,
 };
 use remotely_session::{
-    Class, LinkBuilder, MessageReceiver, MessageSender, Offer, RecvMessageError, Role, Service, Settings,
+    Class, LinkBuilder, MessageReceiver, MessageSender, Offer, RecvMessageError, Role, Service, Settings, Stream,
 };
 use support::{Random, Wire, drafts, pair};
 
@@ -347,18 +347,20 @@ async fn a_host_cannot_ask_for_more_than_it_may() {
         let (link, _incoming) = LinkBuilder::new(settings(Role::Client)).attach(client, Bytes::new());
         let (_agent, mut offers) = LinkBuilder::new(settings(Role::Agent)).attach(agent, Bytes::new());
         tokio::spawn(async move {
-            let Offer { mut stream, .. } = offers.next().await.unwrap();
-            // The ask has come when something has.
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            stream.send.send(bytes).await.unwrap();
+            let Offer { stream: Stream { mut send, recv, .. }, .. } = offers.next().await.unwrap();
+            let mut items = MessageReceiver::new(recv);
+            items.recv::<Request>().await.unwrap().unwrap();
+            let asks = |items: Vec<Item>| items.iter().any(|item| matches!(item, Item::Ask { .. }));
+            while !asks(items.recv().await.unwrap().unwrap().0) {}
+            send.send(bytes).await.unwrap();
             let mut got = 0;
-            while let Ok(Some(chunk)) = stream.recv.recv().await {
+            while let Ok(Some(chunk)) = items.stream().recv().await {
                 got += chunk.len();
             }
             let path = b"/there".to_vec().into();
             let done = Answer::Done { path, files: 1, unchanged: 0, bytes: got as u64, hash: None };
-            let _ = stream.send.send(encoded(&done, Vec::new())).await;
-            stream.send.finish();
+            let _ = send.send(encoded(&done, Vec::new())).await;
+            send.finish();
         });
         let options = Options { delta: true, ..Options::default() };
         let putting = put(&link, &source, Some(Path::new("/x")), &options);
