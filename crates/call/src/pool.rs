@@ -76,10 +76,11 @@ impl Pool {
         if thread::Builder::new().name("call".into()).spawn(move || pool.work()).is_err() {
             let mut state = self.lock();
             state.threads -= 1;
-            // Somebody else comes to it, if there is anybody; else it is run here, late rather than never.
+            // Somebody else comes to it, if there is anybody; else it is not done. Not here: who calls has more to do.
             let stranded = if state.threads == 0 { std::mem::take(&mut state.queue) } else { VecDeque::new() };
             drop(state);
-            stranded.into_iter().for_each(|job| job());
+            tracing::error!(calls = stranded.len(), "no thread can be started");
+            drop(stranded);
         }
     }
 

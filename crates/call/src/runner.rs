@@ -289,11 +289,11 @@ impl Calls {
             }
             Run::Async(run) => {
                 let mut future = run(doors, arguments);
-                let first = {
-                    let _runtime = doors.runtime().enter();
-                    // Whoever has something to wait for is polled again, as a task.
-                    Pin::new(&mut future).poll(&mut Context::from_waker(Waker::noop()))
-                };
+                // Whoever has something to wait for is polled again, as a task; so is who does not come to an end by itself, as the
+                // runtime says by its budget.
+                let mut noop = Context::from_waker(Waker::noop());
+                let once = std::future::poll_fn(|_| Poll::Ready(Pin::new(&mut future).poll(&mut noop)));
+                let first = doors.runtime().block_on(once);
                 drop(inside);
                 match first {
                     Poll::Ready(answer) => done.with(answer, Company::Others),

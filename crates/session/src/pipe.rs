@@ -91,6 +91,12 @@ impl PipeReader {
 }
 
 impl PipeWriter {
+    /// Nothing follows: the other end reads that, also where a socket's other way still has its reader here.
+    pub fn finish(self) {
+        // A pipe is closed by being dropped.
+        let _ = rustix::net::shutdown(self.fd.get_ref(), rustix::net::Shutdown::Write);
+    }
+
     /// Writes all of it. Not cancel safe: dropped before it is ready, some bytes of the front may have been written.
     pub async fn write_all(&mut self, bytes: Bytes) -> io::Result<()> {
         let mut pieces = VecDeque::from([bytes]);

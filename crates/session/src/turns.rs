@@ -275,7 +275,10 @@ impl Inner {
     /// Has another thread watch. Without one, no job is done by who leads.
     fn enlist_watch(self: &Arc<Self>) {
         let mut seat = self.seat();
-        seat.watched = true;
+        // One that came back meanwhile may watch already.
+        if std::mem::replace(&mut seat.watched, true) {
+            return;
+        }
         if seat.spares > 0 {
             seat.wanted = true;
             return self.spare.notify_one();
