@@ -31,7 +31,15 @@ pub(super) fn start(argv: &[OsString], stdio: [&OwnedFd; 3], own_group: bool) ->
     let words = argv.iter().map(word).collect::<io::Result<Vec<_>>>()?;
     let pointers = words.iter().map(|word| word.as_ptr()).chain([ptr::null()]).collect();
     let parent = rustix::process::getpid().as_raw_nonzero().get();
-    let mut plan = Plan { words: pointers, stdio: stdio.map(AsRawFd::as_raw_fd), own_group, parent, failed: 0 };
+    // A program that was started without standard input may have any of these at a number that is to be taken.
+    let mut moved = Vec::new();
+    let mut numbers = stdio.map(AsRawFd::as_raw_fd);
+    for (number, fd) in numbers.iter_mut().zip(stdio).filter(|(number, _)| **number < 3) {
+        let fd = rustix::io::fcntl_dupfd_cloexec(fd, 3)?;
+        *number = fd.as_raw_fd();
+        moved.push(fd);
+    }
+    let mut plan = Plan { words: pointers, stdio: numbers, own_group, parent, failed: 0 };
     // A script without `#!` is given to sh with all words once more.
     let mut stack = vec![0_u128; (STACK + plan.words.len() * size_of::<usize>()) / size_of::<u128>()];
     let top = stack.as_mut_ptr_range().end;
@@ -49,12 +57,13 @@ pub(super) fn start(argv: &[OsString], stdio: [&OwnedFd; 3], own_group: bool) ->
         }
         pid
     };
-    drop(words);
+    drop((words, moved));
     // SAFETY: the child has written it, if at all, before this thread went on; behind the compiler's back.
     let failed = unsafe { (&raw const plan.failed).read_volatile() };
     let Some(pid) = Pid::from_raw(pid) else { return Err(io::ErrorKind::Other.into()) };
     if failed != 0 {
-        let _ = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty());
+        let wait = || rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty());
+        let _ = rustix::io::retry_on_intr(wait);
         return Err(io::Error::from_raw_os_error(failed));
     }
     Ok(pid)
