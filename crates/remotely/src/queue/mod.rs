@@ -105,8 +105,9 @@ impl Queue {
         let (mine, next) = oneshot::channel::<()>();
         let before = self.inner.last().insert(tunnel.host().to_owned(), next);
         self.inner.open.send_modify(|open| *open += 1);
-        let inner = self.inner.clone();
+        let open = Open(self.inner.clone());
         tokio::spawn(async move {
+            let _open = open;
             if let Some(before) = before {
                 // Its end is what counts, however it ended.
                 let _ = before.await;
@@ -114,7 +115,6 @@ impl Queue {
             let result = work.await;
             drop(mine);
             let _ = sender.send(result);
-            inner.open.send_modify(|open| *open -= 1);
         });
         let error = Error::new(tunnel.host(), ErrorKind::Cancelled);
         Queued { done, missing: Some(Err(error)) }
@@ -134,6 +134,15 @@ impl Queue {
     /// Whether everything is done.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+}
+
+/// A piece of work that is not done, until it is dropped, whatever becomes of it.
+struct Open(Arc<Inner>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.open.send_modify(|open| *open -= 1);
     }
 }
 
