@@ -1,7 +1,6 @@
 //! Which passwords were right, for which ways. Kept by [`super::Passwords`]; asks nobody.
 
 use std::collections::HashMap;
-use std::mem::{Discriminant, discriminant};
 
 use super::Password;
 use crate::target::{Hop, Ssh, Target};
@@ -15,7 +14,7 @@ pub(super) struct Known {
 
 /// What ways have in common that differ in the names of machines: whoever asks at their ends asks for a password of the same user's.
 #[derive(PartialEq, Eq, Hash)]
-struct Kind(Vec<(Discriminant<Hop>, Option<String>)>);
+struct Kind(Vec<Hop>);
 
 impl Known {
     pub(super) fn of(&self, way: &Target) -> Option<Password> {
@@ -54,14 +53,12 @@ impl Known {
 
 impl Kind {
     fn of(way: &Target) -> Self {
-        Self(way.hops().iter().map(|hop| (discriminant(hop), user(hop).cloned())).collect())
-    }
-}
-
-fn user(hop: &Hop) -> Option<&String> {
-    match hop {
-        Hop::Ssh(Ssh { user, .. }) | Hop::Sudo { user } | Hop::Su { user } => user.as_ref(),
-        _ => None,
+        let nameless = |hop: &Hop| match hop.clone() {
+            Hop::Ssh(Ssh { user, .. }) => Hop::Ssh(Ssh { user, host: String::new(), port: None }),
+            Hop::Srun { .. } => Hop::Srun { job: None, node: String::new() },
+            hop => hop,
+        };
+        Self(way.hops().iter().map(nameless).collect())
     }
 }
 
@@ -84,6 +81,10 @@ mod tests {
         for other in ["ops@b+sudo", "gw+b+sudo", "gw+ops@b+su", "gw+ops@b+sudo:web", "root@gw+ops@b+sudo", "gw+ops@b"] {
             assert_eq!(known.alike(&way(other)), None, "{other}");
         }
+        known.keep(way("command:chroot+sudo"), Password::new("y"));
+        assert_eq!(known.alike(&way("command:other+sudo")), None);
+        known.keep(way("docker:a+su"), Password::new("z"));
+        assert_eq!(known.alike(&way("docker:b+su")), None);
     }
 
     #[test]
