@@ -144,3 +144,14 @@ fn keys_sign_for_hosts_of_the_group_only() {
     assert!(said.contains("listed") && !said.contains("removed") && !said.contains("signed"), "{said}");
     process.wait(LIMIT).success();
 }
+
+#[test]
+fn the_end_of_a_host_is_told_at_once() {
+    let fleet = Fleet::start(HostOptions::default());
+    fleet.run(&["exec", "--through", "dev@far", "dev@m1", "--", "true"]).success();
+    let outcome = fleet.run(&["exec", "--through", "dev@far", "dev@m1", "--", "sh", "-c", "kill -9 $PPID"]);
+    assert_eq!(outcome.status.code(), Some(255));
+    assert!(outcome.errors().contains("dev@m1: "), "{}", outcome.errors());
+    // Sooner than the link would notice by itself.
+    assert!(outcome.took < Duration::from_secs(4), "{:?}", outcome.took);
+}

@@ -21,7 +21,7 @@ const PASSED_ON: &[&str] = &[
 ];
 
 /// The way to a host, as ssh would go it from here.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct SshWay {
     /// Arguments with which an ssh that has no configuration goes the same way.
     pub(super) opts: Vec<OsString>,
@@ -33,10 +33,21 @@ pub(super) struct SshWay {
     pub(super) identities: Vec<PathBuf>,
     /// Whether keys of an agent are tried that are in none of these files.
     pub(super) any_identity: bool,
-    /// The socket of the agent, if it is not that of the environment.
-    pub(super) agent: Option<PathBuf>,
+    /// The agent whose keys may be tried.
+    pub(super) agent: Agent,
     /// Files that may know the host.
     pub(super) known_hosts: Vec<PathBuf>,
+}
+
+/// IdentityAgent of ssh_config(5).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Agent {
+    /// That of the environment.
+    Environment,
+    /// None at all.
+    Nobody,
+    /// Who listens there.
+    At(PathBuf),
 }
 
 impl SshWay {
@@ -81,13 +92,20 @@ impl SshWay {
                 opts.extend(["-o".into(), format!("{name}={value}").into()]);
             }
         }
+        if value("connecttimeout").is_none_or(|value| value == "none") {
+            // So that it is ssh that gives up, who can say that nothing was begun.
+            opts.extend(["-o", "ConnectTimeout=8"].map(Into::into));
+        }
         Some(Self {
             opts,
             name,
             user: value("user")?.to_owned(),
             identities: files("identityfile"),
             any_identity: value("identitiesonly") != Some("yes"),
-            agent: files("identityagent").pop(),
+            agent: match value("identityagent") {
+                None | Some("SSH_AUTH_SOCK") => Agent::Environment,
+                Some(_) => files("identityagent").pop().map_or(Agent::Nobody, Agent::At),
+            },
             known_hosts: ["userknownhostsfile", "globalknownhostsfile"].into_iter().flat_map(files).collect(),
         })
     }
@@ -118,14 +136,20 @@ ciphers aes128-ctr
         let way = SshWay::read(SAID, "/home/me".as_ref()).unwrap();
         assert_eq!((way.name.as_str(), way.user.as_str()), ("[10.0.0.7]:2222", "ops"));
         assert_eq!(way.identities, ["/home/me/.ssh/id_ed25519", "/home/me/keys/web"].map(PathBuf::from));
-        assert!(way.any_identity && way.agent.is_none());
+        assert!(way.any_identity && way.agent == Agent::Environment);
         let files = ["/home/me/.ssh/known_hosts", "/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2"];
         assert_eq!(way.known_hosts, files.map(PathBuf::from));
         let opts: Vec<_> = way.opts.iter().map(|word| word.to_str().unwrap()).collect();
         for set in ["hostname=10.0.0.7", "port=2222", "user=ops", "StrictHostKeyChecking=yes", "BatchMode=yes"] {
             assert!(opts.contains(&set), "{opts:?}");
         }
-        assert!(!opts.iter().any(|word| word.contains("connecttimeout") || word.contains("ciphers")), "{opts:?}");
+        assert!(!opts.iter().any(|word| word.contains("ciphers")), "{opts:?}");
+        for (line, agent) in
+            [("none", Agent::Nobody), ("/run/a", Agent::At("/run/a".into())), ("$OTHER", Agent::Nobody)]
+        {
+            let said = SAID.replace("identityagent SSH_AUTH_SOCK", &format!("identityagent {line}"));
+            assert_eq!(SshWay::read(&said, "/".as_ref()).unwrap().agent, agent);
+        }
     }
 
     #[test]

@@ -8,36 +8,58 @@ use std::collections::HashSet;
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use base64ct::{Base64, Encoding as _};
 use bytes::{BufMut, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
+use tokio::sync::Mutex as Baton;
 
-use super::config::SshWay;
+use super::config::{Agent, SshWay};
 use super::lend::Directory;
 use crate::options::Errors;
 use crate::transport::spawn::{self, Manner, Process, Started};
 
 pub(super) const FAILURE: u8 = 5;
-pub(super) const REQUEST_IDENTITIES: u8 = 11;
+const REQUEST_IDENTITIES: u8 = 11;
 const IDENTITIES_ANSWER: u8 = 12;
-pub(super) const SIGN_REQUEST: u8 = 13;
+const SIGN_REQUEST: u8 = 13;
 /// Most bytes of a message, as OpenSSH has it.
 pub(super) const MESSAGE_MAX: usize = 256 << 10;
 /// How long an agent may take to answer; somebody may have to touch something.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long it may take where nobody is waited for.
+const AT_ONCE: Duration = Duration::from_secs(5);
 /// A login's request begins with this behind the session's name (RFC 4252, section 7).
 const USERAUTH_REQUEST: u8 = 50;
 
 /// Keys that sign for gateways.
+#[derive(Default)]
 pub(super) struct Keys {
-    /// Sockets, and which keys each has.
-    agents: Vec<(PathBuf, Vec<Identity>)>,
+    sources: Baton<Sources>,
     /// Users, and the keys of hosts that these may log in on.
     allowed: Mutex<HashSet<(String, Vec<u8>)>>,
-    _own: Option<Own>,
+}
+
+/// Where keys are.
+#[derive(Default)]
+struct Sources {
+    agents: Vec<Source>,
+    /// What has been looked at.
+    files: HashSet<PathBuf>,
+    /// Has the keys of files.
+    own: Option<Own>,
+}
+
+/// An agent, and what may be used of it.
+struct Source {
+    socket: PathBuf,
+    identities: Vec<Identity>,
+    /// All of them, or those of `only` (IdentitiesOnly of ssh_config(5)).
+    any: bool,
+    only: HashSet<Vec<u8>>,
 }
 
 struct Identity {
@@ -45,25 +67,68 @@ struct Identity {
     comment: Vec<u8>,
 }
 
-impl Keys {
-    /// Those that ssh would try on this way: of the agent, and of files that need no passphrase.
-    pub(super) async fn of(way: &SshWay) -> Arc<Self> {
-        let of_environment = || std::env::var_os("SSH_AUTH_SOCK").map(PathBuf::from);
-        let users = way.agent.clone().or_else(of_environment).filter(|_| way.any_identity);
-        let own = Own::start(&way.identities).await;
-        let sockets = users.into_iter().chain(own.as_ref().map(|own| own.socket.clone()));
-        let mut agents = Vec::new();
-        for socket in sockets {
-            let identities = identities(&socket).await;
-            tracing::debug!(?socket, keys = identities.len(), "an agent");
-            agents.push((socket, identities));
-        }
-        Arc::new(Self { agents, allowed: Mutex::default(), _own: own })
+impl Source {
+    async fn at(socket: PathBuf) -> Self {
+        let identities = identities(&socket).await;
+        tracing::debug!(?socket, keys = identities.len(), "an agent");
+        Self { socket, identities, any: false, only: HashSet::new() }
     }
 
-    /// Whether there is none.
-    pub(super) fn is_empty(&self) -> bool {
-        self.agents.iter().all(|(_, identities)| identities.is_empty())
+    fn usable(&self) -> impl Iterator<Item = &Identity> {
+        self.identities.iter().filter(|identity| self.any || self.only.contains(&identity.key))
+    }
+}
+
+impl Sources {
+    /// Adds what ssh would try on this way.
+    async fn add(&mut self, way: &SshWay) {
+        let new = way.identities.iter().filter(|file| self.files.insert((*file).clone()));
+        let new: Vec<_> = new.filter(|file| file.exists()).collect();
+        if !new.is_empty() {
+            if self.own.is_none() {
+                self.own = Own::start().await;
+            }
+            if let Some(own) = &self.own {
+                own.add(&new).await;
+                let socket = own.socket.clone();
+                self.agents.retain(|agent| agent.socket != socket);
+                self.agents.push(Source { any: true, ..Source::at(socket).await });
+            }
+        }
+        let socket = match &way.agent {
+            Agent::Environment => std::env::var_os("SSH_AUTH_SOCK").map(PathBuf::from),
+            Agent::Nobody => None,
+            Agent::At(socket) => Some(socket.clone()),
+        };
+        let Some(socket) = socket else { return };
+        if !self.agents.iter().any(|agent| agent.socket == socket) {
+            self.agents.push(Source::at(socket.clone()).await);
+        }
+        for agent in self.agents.iter_mut().filter(|agent| agent.socket == socket) {
+            agent.any |= way.any_identity;
+            agent.only.extend(way.identities.iter().filter_map(|file| public_key(file)));
+        }
+    }
+
+    fn usable(&self) -> impl Iterator<Item = (&Source, &Identity)> {
+        self.agents.iter().flat_map(|agent| agent.usable().map(move |identity| (agent, identity)))
+    }
+}
+
+/// The public key that lies beside a private one.
+fn public_key(file: &Path) -> Option<Vec<u8>> {
+    let mut path = file.as_os_str().to_owned();
+    if file.extension().is_none_or(|extension| extension != "pub") {
+        path.push(".pub");
+    }
+    let text = std::fs::read_to_string(path).ok()?;
+    Base64::decode_vec(text.split_whitespace().nth(1)?).ok()
+}
+
+impl Keys {
+    /// Adds those that ssh would try on this way: of the agent, and of files that need no passphrase.
+    pub(super) async fn add(&self, way: &SshWay) {
+        self.sources.lock().await.add(way).await;
     }
 
     /// Signs for logins of this user on hosts that have one of these keys.
@@ -72,13 +137,23 @@ impl Keys {
         allowed.extend(host_keys.into_iter().map(|key| (user.to_owned(), key)));
     }
 
-    /// The answer to a request for identities.
-    pub(super) fn identities(&self) -> Bytes {
-        let all: Vec<_> = self.agents.iter().flat_map(|(_, identities)| identities).collect();
+    /// The answer to a request of a gateway.
+    pub(super) async fn answer(&self, request: &[u8]) -> Bytes {
+        match request.first() {
+            Some(&REQUEST_IDENTITIES) => self.identities().await,
+            Some(&SIGN_REQUEST) => self.sign(request).await,
+            _ => Bytes::from_static(&[FAILURE]),
+        }
+    }
+
+    async fn identities(&self) -> Bytes {
+        let sources = self.sources.lock().await;
+        let mut listed = HashSet::new();
+        let all: Vec<_> = sources.usable().filter(|(_, identity)| listed.insert(&identity.key)).collect();
         let mut answer = BytesMut::new();
         answer.put_u8(IDENTITIES_ANSWER);
         answer.put_u32(all.len() as u32);
-        for Identity { key, comment } in all {
+        for (_, Identity { key, comment }) in all {
             for field in [key, comment] {
                 answer.put_u32(field.len() as u32);
                 answer.put_slice(field);
@@ -87,8 +162,8 @@ impl Keys {
         answer.freeze()
     }
 
-    /// The answer to a request: a signature, or that there is none.
-    pub(super) async fn answer(&self, request: &[u8]) -> Bytes {
+    /// A signature, or that there is none.
+    async fn sign(&self, request: &[u8]) -> Bytes {
         let refused = Bytes::from_static(&[FAILURE]);
         let Some(Login { key, user, host_key }) = Login::of(request) else {
             tracing::warn!("a gateway wants something signed that is no login on a known host");
@@ -99,9 +174,14 @@ impl Keys {
             tracing::warn!(user = login.0, "a gateway wants to log in on a host that is none of the group");
             return refused;
         }
-        let holds = |identities: &[Identity]| identities.iter().any(|identity| identity.key == key);
-        let Some((socket, _)) = self.agents.iter().find(|(_, identities)| holds(identities)) else { return refused };
-        ask(socket, request).await.map_or(refused, Bytes::from)
+        let sources = self.sources.lock().await;
+        let Some(socket) =
+            sources.usable().find(|(_, identity)| identity.key == key).map(|(agent, _)| agent.socket.clone())
+        else {
+            return refused;
+        };
+        drop(sources);
+        ask(&socket, request).await.map_or(refused, Bytes::from)
     }
 }
 
@@ -207,13 +287,8 @@ struct Own {
 }
 
 impl Own {
-    /// Has the keys of these files, as far as they can be read without anybody being asked for something. `None` if there are none,
-    /// or no such program.
-    async fn start(files: &[PathBuf]) -> Option<Self> {
-        let files: Vec<_> = files.iter().filter(|file| file.exists()).collect();
-        if files.is_empty() {
-            return None;
-        }
+    /// `None` if there is no such program.
+    async fn start() -> Option<Self> {
         let directory = Directory::new(&std::env::temp_dir()).ok()?.leave();
         let socket = directory.join("agent");
         let argv = ["sh".into(), "-c".into(), AGENT.into(), "sh".into(), directory.into_os_string()];
@@ -222,16 +297,21 @@ impl Own {
         let Started { reader, writer, process } = spawn::start_with(&argv, manner).ok()?;
         // It says where it listens, once it does.
         let mut reader = tokio::net::unix::pipe::Receiver::from_owned_fd(reader).ok()?;
-        tokio::time::timeout(PATIENCE, reader.read_u8()).await.ok()?.ok()?;
+        tokio::time::timeout(AT_ONCE, reader.read_u8()).await.ok()?.ok()?;
+        Some(Self { socket, _input: writer, _process: process })
+    }
+
+    /// Gives it the keys of these files, as far as they can be read without anybody being asked for something.
+    async fn add(&self, files: &[&PathBuf]) {
         let mut variable = OsString::from("SSH_AUTH_SOCK=");
-        variable.push(&socket);
+        variable.push(&self.socket);
         // A passphrase would be asked for by a program that says no.
         let words = ["env", "SSH_ASKPASS=false", "SSH_ASKPASS_REQUIRE=force"].map(OsString::from);
         let mut argv: Vec<_> = words.into_iter().chain([variable]).collect();
         argv.extend(["ssh-add", "-q", "--"].map(Into::into));
-        argv.extend(files.into_iter().map(|file| file.clone().into_os_string()));
-        spawn::finished(&argv).await.ok()?;
-        Some(Self { socket, _input: writer, _process: process })
+        argv.extend(files.iter().map(|file| file.as_os_str().to_owned()));
+        // An older one asks on the terminal all the same.
+        let _ = tokio::time::timeout(AT_ONCE, spawn::finished(&argv)).await;
     }
 }
 
@@ -323,12 +403,23 @@ mod tests {
             user: "ops".into(),
             identities: Vec::new(),
             any_identity: true,
-            agent: Some(socket),
+            agent: Agent::At(socket.clone()),
             known_hosts: Vec::new(),
         };
-        let keys = Keys::of(&way).await;
-        assert!(!keys.is_empty());
-        assert_eq!(&keys.identities()[..], b"\x0c\0\0\0\x01\0\0\0\x03key\0\0\0\x07comment");
+        let keys = Keys::default();
+        // Only what is named, and none is: not even a key of an agent that is not to be asked.
+        let file = dir.path().join("id");
+        keys.add(&SshWay { any_identity: false, identities: vec![file.clone()], ..way.clone() }).await;
+        keys.add(&SshWay { agent: Agent::Nobody, ..way.clone() }).await;
+        assert_eq!(&keys.answer(&[REQUEST_IDENTITIES]).await[..], b"\x0c\0\0\0\0");
+        // The public half is there, the private one with the agent.
+        std::fs::write(dir.path().join("id.pub"), format!("ssh-ed25519 {}", Base64::encode_string(b"key"))).unwrap();
+        keys.add(&SshWay { any_identity: false, identities: vec![file], ..way.clone() }).await;
+        let listed: &[u8] = b"\x0c\0\0\0\x01\0\0\0\x03key\0\0\0\x07comment";
+        assert_eq!(keys.answer(&[REQUEST_IDENTITIES]).await, listed);
+        let keys = Keys::default();
+        keys.add(&way).await;
+        assert_eq!(keys.answer(&[REQUEST_IDENTITIES]).await, listed);
         keys.allow("ops", vec![b"host".to_vec()]);
         let login = request(BOUND, "ops", "key", "key", Some("host"));
         assert_eq!(keys.answer(&login).await[0], 14);
@@ -336,8 +427,8 @@ mod tests {
             request(BOUND, "root", "key", "key", Some("host")),
             request(BOUND, "ops", "key", "key", Some("elsewhere")),
             request(BOUND, "ops", "unknown", "unknown", Some("host")),
-            vec![REQUEST_IDENTITIES],
             vec![19],
+            vec![],
         ] {
             assert_eq!(&keys.answer(&refused).await[..], [FAILURE]);
         }

@@ -19,14 +19,26 @@ pub(super) struct About {
     pub(super) lines: String,
     /// The keys it may have, as RFC 4253, section 6.6, writes them.
     pub(super) keys: Vec<Vec<u8>>,
+    /// Those that it must not have.
+    revoked: Vec<Vec<u8>>,
 }
 
 #[derive(Debug)]
 struct Line {
     hosts: Hosts,
-    /// None if the line is about something else than a key of the host: an authority, or a key that was revoked.
-    key: Option<Vec<u8>>,
+    key: Vec<u8>,
+    meaning: Meaning,
     text: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Meaning {
+    /// It is the host's.
+    Own,
+    /// It signs keys of hosts.
+    Authority,
+    /// Nobody is to have it any more.
+    Revoked,
 }
 
 #[derive(Debug)]
@@ -54,8 +66,13 @@ impl KnownHosts {
         for line in self.lines.iter().filter(|line| line.hosts.include(name)) {
             about.lines.push_str(&line.text);
             about.lines.push('\n');
-            about.keys.extend(line.key.clone());
+            match line.meaning {
+                Meaning::Own => about.keys.push(line.key.clone()),
+                Meaning::Revoked => about.revoked.push(line.key.clone()),
+                Meaning::Authority => {}
+            }
         }
+        about.keys.retain(|key| !about.revoked.contains(key));
     }
 }
 
@@ -63,13 +80,16 @@ impl Line {
     fn of(text: &str) -> Option<Self> {
         let mut words = text.split_whitespace();
         let mut hosts = words.next().filter(|word| !word.starts_with('#'))?;
-        let marked = hosts.starts_with('@');
-        if marked {
+        let meaning = match hosts {
+            "@revoked" => Meaning::Revoked,
+            "@cert-authority" => Meaning::Authority,
+            _ => Meaning::Own,
+        };
+        if meaning != Meaning::Own {
             hosts = words.next()?;
         }
-        let key = words.nth(1)?;
-        let key = if marked { None } else { Some(Base64::decode_vec(key).ok()?) };
-        Some(Self { hosts: Hosts::of(hosts)?, key, text: text.to_owned() })
+        let key = Base64::decode_vec(words.nth(1)?).ok()?;
+        Some(Self { hosts: Hosts::of(hosts)?, key, meaning, text: text.to_owned() })
     }
 }
 
@@ -135,6 +155,7 @@ web*,!web2 ssh-rsa BBBB
 [gw]:2222 ssh-ed25519 CCCC
 |1|JfKTdBh7rNbXkVAQCRp4OQoPfmI=|s02ILaduGuN0uOWQMpXqPVpGXTk= ssh-ed25519 DDDD
 @cert-authority web? ssh-ed25519 EEEE
+web3 ssh-ed25519 FFFF
 @revoked * ssh-ed25519 FFFF
 broken
 ";
@@ -158,6 +179,7 @@ broken
         assert_eq!(about("web2").lines.lines().count(), 2, "an authority, and what is revoked, are told");
         assert_eq!(about("[gw]:2222").keys, keys(&["CCCC"]));
         assert_eq!(about("gw").keys, keys(&[]));
+        assert_eq!(about("web3").keys, keys(&["BBBB"]), "the other one is revoked");
     }
 
     #[test]

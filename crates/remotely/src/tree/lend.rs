@@ -12,12 +12,15 @@ use remotely_call::{Sender, channel};
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
-use super::keys::{self, FAILURE, Keys, REQUEST_IDENTITIES, SIGN_REQUEST};
+use super::keys::{self, FAILURE, Keys};
 use crate::{Error, Tunnel, remote};
 
-/// The beginning of the name of such a directory; the number of the process that uses it follows.
+/// Requests of a gateway that are answered at once.
+const AT_ONCE: usize = 16;
+/// The beginning of the name of such a directory; the process that uses it follows: its namespace and its number.
 const PREFIX: &str = "remotely-gateway-";
 
 /// What a gateway has been lent, as it knows it.
@@ -25,13 +28,13 @@ const PREFIX: &str = "remotely-gateway-";
 pub(super) struct Held {
     /// For its user alone.
     pub(super) directory: PathBuf,
-    /// There is a [`SOCKET`](Self::SOCKET) in it.
-    pub(super) keys: bool,
 }
 
 impl Held {
-    /// The name of the socket.
-    pub(super) const SOCKET: &str = "keys";
+    /// The socket in it.
+    pub(super) fn socket(&self) -> PathBuf {
+        self.directory.join("keys")
+    }
 }
 
 /// The same, as this machine knows it. Dropped, it is taken back.
@@ -60,33 +63,26 @@ impl Drop for Lent {
 /// A request to an agent, and where the answer goes.
 type Ask = (Bytes, Sender<Bytes>);
 
-/// Holds what is lent until it is cancelled. `identities` is the answer to who asks which keys there are, empty for none.
+/// Holds what is lent until it is cancelled.
 #[remote]
-async fn hold(identities: Bytes, asks: Sender<Ask>, ready: Sender<Held>) -> io::Result<()> {
+async fn hold(asks: Sender<Ask>, ready: Sender<Held>) -> io::Result<()> {
     let directory = Directory::new(&std::env::temp_dir())?;
-    let keys = !identities.is_empty();
-    let listener = if keys { Some(UnixListener::bind(directory.0.join(Held::SOCKET))?) } else { None };
-    let _ = ready.send(Held { directory: directory.0.clone(), keys }).await;
-    let Some(listener) = listener else { return std::future::pending().await };
+    let held = Held { directory: directory.0.clone() };
+    let listener = UnixListener::bind(held.socket())?;
+    let _ = ready.send(held).await;
     loop {
         let (stream, _) = listener.accept().await?;
         // Ends with its connection, and that with the process that we have started.
-        tokio::spawn(serve(stream, identities.clone(), asks.clone()));
+        tokio::spawn(serve(stream, asks.clone()));
     }
 }
 
-async fn serve(mut stream: UnixStream, identities: Bytes, asks: Sender<Ask>) -> io::Result<()> {
+async fn serve(mut stream: UnixStream, asks: Sender<Ask>) -> io::Result<()> {
     loop {
         let request = keys::read(&mut stream).await?;
-        let answer = match request.first() {
-            Some(&REQUEST_IDENTITIES) => identities.clone(),
-            Some(&SIGN_REQUEST) => {
-                let (answer, mut answered) = channel();
-                let _ = asks.send((request.into(), answer)).await;
-                answered.recv().await.ok().flatten().unwrap_or(Bytes::from_static(&[FAILURE]))
-            }
-            _ => Bytes::from_static(&[FAILURE]),
-        };
+        let (answer, mut answered) = channel();
+        let _ = asks.send((request.into(), answer)).await;
+        let answer = answered.recv().await.ok().flatten().unwrap_or(Bytes::from_static(&[FAILURE]));
         stream.write_u32(answer.len() as u32).await?;
         stream.write_all(&answer).await?;
     }
@@ -96,8 +92,7 @@ async fn serve(mut stream: UnixStream, identities: Bytes, asks: Sender<Ask>) -> 
 pub(super) async fn to(gateway: &Tunnel, keys: Arc<Keys>) -> Result<Lent, Error> {
     let (asks, mut asked) = channel::<Ask>();
     let (ready, mut is_ready) = channel();
-    let identities = if keys.is_empty() { Bytes::new() } else { keys.identities() };
-    let mut holding = gateway.call(hold, (identities, asks, ready));
+    let mut holding = gateway.call(hold, (asks, ready));
     let held = tokio::select! {
         biased;
         Ok(Some(held)) = is_ready.recv() => held,
@@ -105,9 +100,15 @@ pub(super) async fn to(gateway: &Tunnel, keys: Arc<Keys>) -> Result<Lent, Error>
     };
     let running = tokio::spawn(async move {
         let answering = async {
-            while let Ok(Some((request, answer))) = asked.recv().await {
+            let room = Arc::new(Semaphore::new(AT_ONCE));
+            while let (Ok(Some((request, answer))), Ok(room)) = (asked.recv().await, room.clone().acquire_owned().await)
+            {
                 let keys = keys.clone();
-                tokio::spawn(async move { answer.send(keys.answer(&request).await).await });
+                tokio::spawn(async move {
+                    let answered = answer.send(keys.answer(&request).await).await;
+                    drop(room);
+                    answered
+                });
             }
             std::future::pending::<()>().await;
         };
@@ -133,7 +134,7 @@ impl Directory {
         remove_stale(parent);
         let mut chance = [0; 8];
         rustix::rand::getrandom(&mut chance, rustix::rand::GetRandomFlags::empty())?;
-        let name = format!("{PREFIX}{}-{:016x}", std::process::id(), u64::from_ne_bytes(chance));
+        let name = format!("{PREFIX}{}-{}-{:016x}", space()?, std::process::id(), u64::from_ne_bytes(chance));
         let path = parent.join(name);
         DirBuilder::new().mode(0o700).create(&path)?;
         Ok(Self(path))
@@ -150,13 +151,22 @@ impl Drop for Directory {
 
 /// Removes what processes left that were killed.
 fn remove_stale(parent: &Path) {
+    let Ok(space) = space() else { return };
     for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
         let name = entry.file_name();
-        let pid = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.split('-').next()?.parse::<u32>().ok());
+        let pid = name.to_str().and_then(|name| {
+            let mut parts = name.strip_prefix(PREFIX)?.split('-');
+            (parts.next()?.parse() == Ok(space)).then(|| parts.next()?.parse::<u32>().ok())?
+        });
         if pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
             let _ = std::fs::remove_dir_all(entry.path());
         }
     }
+}
+
+/// The namespace in which numbers of processes mean something here. An error without /proc.
+fn space() -> io::Result<u64> {
+    Ok(std::os::unix::fs::MetadataExt::ino(&std::fs::metadata("/proc/self/ns/pid")?))
 }
 
 #[cfg(test)]
@@ -166,12 +176,14 @@ mod tests {
     #[test]
     fn a_directory_goes_with_its_owner_or_with_the_next_one() {
         let parent = tempfile::tempdir().unwrap();
-        let stale = parent.path().join(format!("{PREFIX}4194305-0"));
-        std::fs::create_dir(&stale).unwrap();
-        let other = parent.path().join("remotely-gateway-not-a-number");
-        std::fs::create_dir(&other).unwrap();
+        let space = space().unwrap();
+        let [stale, elsewhere, other] = [format!("{space}-4194305-0"), format!("{}-4194305-0", space + 1), "x".into()]
+            .map(|name| parent.path().join(format!("{PREFIX}{name}")));
+        for directory in [&stale, &elsewhere, &other] {
+            std::fs::create_dir(directory).unwrap();
+        }
         let directory = Directory::new(parent.path()).unwrap();
-        assert!(directory.0.is_dir() && !stale.exists() && other.exists());
+        assert!(directory.0.is_dir() && !stale.exists() && elsewhere.exists() && other.exists());
         let path = directory.0.clone();
         drop(directory);
         assert!(!path.exists());

@@ -10,24 +10,24 @@ mod relay;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use remotely_session::{Incoming, Link, LinkBuilder};
-use tokio::sync::{Mutex as Baton, OnceCell, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Mutex as Baton, OwnedSemaphorePermit, Semaphore};
 
 use self::config::SshWay;
 use self::keys::Keys;
 use self::known::KnownHosts;
 use self::lend::Lent;
 use self::relay::{Failed, Order, Relayed};
-use crate::Tunnel;
 use crate::bootstrap::{self, Connected};
-use crate::options::ConnectOptions;
+use crate::options::{ConnectOptions, Errors};
 use crate::target::Hop;
 use crate::transport::spawn::Process;
 use crate::tunnel::ErrorKind;
+use crate::{Error, Tunnel};
 
 /// How long a gateway may take to be connected to, and a host to answer it.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -43,7 +43,8 @@ const ASKED_AT_ONCE: usize = 8;
 /// Gateways, and what is lent to them.
 pub(crate) struct Tree {
     gateways: Vec<Gateway>,
-    keys: OnceCell<Arc<Keys>>,
+    keys: Arc<Keys>,
+    patience: Mutex<Duration>,
     known: Mutex<HashMap<PathBuf, Arc<KnownHosts>>>,
     asking: Semaphore,
     /// Hosts that no gateway reaches are connected to from here, so many at once. `None`: they are not.
@@ -83,7 +84,8 @@ impl Tree {
         };
         Arc::new(Self {
             gateways: gateways.into_iter().map(gateway).collect(),
-            keys: OnceCell::new(),
+            keys: Arc::default(),
+            patience: Mutex::new(PATIENCE),
             known: Mutex::default(),
             asking: Semaphore::new(ASKED_AT_ONCE),
             direct: direct.map(|hosts| Arc::new(Semaphore::new(hosts.max(1)))),
@@ -94,6 +96,11 @@ impl Tree {
     pub(crate) fn branch(self: &Arc<Self>, n: usize) -> Option<Branch> {
         let first = n.checked_rem(self.gateways.len())?;
         Some(Branch { tree: self.clone(), first })
+    }
+
+    /// How long a gateway waits for a host to answer.
+    fn patience(&self) -> MutexGuard<'_, Duration> {
+        self.patience.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn way(&self, options: &ConnectOptions) -> Option<SshWay> {
@@ -119,6 +126,11 @@ impl Branch {
     /// The name of the gateway that the host falls to.
     pub(crate) fn gateway(&self) -> &str {
         self.tree.gateways[self.first].tunnel.host()
+    }
+
+    /// Gives all hosts of the tree so long to answer their gateway: 10 s if not set.
+    pub(crate) fn set_patience(&self, limit: Duration) {
+        *self.tree.patience() = limit;
     }
 
     /// A link to an agent at `options.target`, otherwise as [`bootstrap::connect`]; with the process that is the way there, if one
@@ -155,29 +167,30 @@ impl Branch {
         let tree = &*self.tree;
         let mut why = None;
         if let Some(way) = tree.way(options).await {
-            let keys = tree.keys.get_or_init(|| Keys::of(&way)).await;
+            let keys = &tree.keys;
+            keys.add(&way).await;
             let about = tree.known(&way);
             keys.allow(&way.user, about.keys);
             let order = Order {
                 target: options.target.to_string(),
                 ssh_opts: way.opts,
                 known_hosts: about.lines,
-                limit: options.timeout.unwrap_or(PATIENCE),
+                limit: options.timeout.unwrap_or(*tree.patience()),
                 flight,
             };
             let gateways = tree.gateways.iter().cycle().skip(self.first).take(tree.gateways.len());
             for gateway in gateways.filter(|gateway| !gateway.is_paused()).take(TRIES) {
-                match gateway.relay(keys, &order).await {
+                match gateway.relay(keys, &order, &options.errors).await {
                     Ok(relayed) => return Ok(relayed),
-                    Err(Failed::Gateway(error)) => {
-                        tracing::info!(%error, "a gateway failed");
-                        *gateway.failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
-                        why = Some((gateway, error.to_string()));
-                    }
+                    Err(Failed::Gateway(error)) => why = Some((gateway, error.to_string())),
                     Err(Failed::Host(text)) => {
                         tracing::info!(host = order.target, gateway = gateway.tunnel.host(), text, "not reached");
                         why = Some((gateway, text));
                         break;
+                    }
+                    Err(Failed::Begun(why)) => {
+                        let gateway = gateway.tunnel.host().to_owned();
+                        return Err(Denied::Over(ErrorKind::Gateway { gateway, why }));
                     }
                 }
             }
@@ -199,33 +212,38 @@ impl Gateway {
         failed.is_some_and(|when| when.elapsed() < PAUSE)
     }
 
-    async fn relay(&self, keys: &Arc<Keys>, order: &Order) -> Result<Relayed, Failed> {
+    async fn relay(&self, keys: &Arc<Keys>, order: &Order, errors: &Errors) -> Result<Relayed, Failed> {
         let _room = self.room.acquire().await;
-        if self.is_paused() {
-            let kind = ErrorKind::Timeout(PATIENCE);
-            return Err(Failed::Gateway(crate::Error::new(self.tunnel.host(), kind)));
-        }
-        let lent = self.lend(keys).await.map_err(Failed::Gateway)?;
-        relay::reach(&self.tunnel, &lent, order.clone()).await
+        let lent = self.lent(keys).await.map_err(Failed::Gateway)?;
+        relay::reach(&self.tunnel, &lent, order.clone(), errors).await
     }
 
-    /// What is lent, over the link that there is, or a new one.
-    async fn lend(&self, keys: &Arc<Keys>) -> Result<Arc<Lent>, crate::Error> {
+    /// What is lent, over the link that there is, or a new one. Who has waited for one that failed does not try once more.
+    async fn lent(&self, keys: &Arc<Keys>) -> Result<Arc<Lent>, Error> {
         let mut slot = self.lent.lock().await;
         if let Some(lent) = slot.as_ref().filter(|lent| lent.lasts()) {
             return Ok(lent.clone());
         }
+        if self.is_paused() {
+            return Err(Error::new(self.tunnel.host(), ErrorKind::Timeout(PATIENCE)));
+        }
+        let lent = self.lend(keys).await.inspect_err(|error| {
+            tracing::info!(%error, "a gateway failed");
+            *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        })?;
+        Ok(slot.insert(Arc::new(lent)).clone())
+    }
+
+    async fn lend(&self, keys: &Arc<Keys>) -> Result<Lent, Error> {
         let mut connecting = std::pin::pin!(self.tunnel.connect());
         loop {
             match tokio::time::timeout(PATIENCE, connecting.as_mut()).await {
                 Ok(connected) => break connected?,
                 // That takes as long as the way is slow, or as somebody types.
                 Err(_) if self.tunnel.was_untimed() => {}
-                Err(_) => return Err(crate::Error::new(self.tunnel.host(), ErrorKind::Timeout(PATIENCE))),
+                Err(_) => return Err(Error::new(self.tunnel.host(), ErrorKind::Timeout(PATIENCE))),
             }
         }
-        let lent = Arc::new(lend::to(&self.tunnel, keys.clone()).await?);
-        *slot = Some(lent.clone());
-        Ok(lent)
+        lend::to(&self.tunnel, keys.clone()).await
     }
 }

@@ -14,7 +14,6 @@ use serde::{Deserialize, Serialize};
 use super::lend::{Held, Lent};
 use crate::bootstrap::{self, ConnectError, Ready};
 use crate::options::{AgentKind, ConnectOptions, Errors};
-use crate::tunnel::ErrorKind;
 use crate::{Error, Tunnel, remote};
 
 /// How long a gateway may take to end what it did for a link that is over.
@@ -45,16 +44,47 @@ pub(super) struct Relayed {
 
 /// Why a host was not reached.
 pub(super) enum Failed {
-    /// The gateway is not what it should be.
+    /// The gateway is not what it should be. Nothing was sent to the host.
     Gateway(Error),
-    /// What it says of the host.
+    /// There is no way from the gateway to the host. Nothing was sent to it.
     Host(String),
+    /// What there was to be called may have been called.
+    Begun(String),
 }
 
-/// A way could not be opened.
-#[derive(Debug, thiserror::Error, Serialize, Deserialize)]
-#[error("{0}")]
-struct Refused(String);
+/// A way could not be opened, or has ended.
+#[derive(Debug, Clone, thiserror::Error, Serialize, Deserialize)]
+#[error("{text}")]
+struct Refused {
+    text: String,
+    /// An agent may have been started, and have run what the first flight asks for.
+    begun: bool,
+}
+
+impl Refused {
+    fn before(error: &dyn std::error::Error) -> Self {
+        let mut text = error.to_string();
+        let mut source = error.source();
+        while let Some(error) = source {
+            text = format!("{text}: {error}");
+            source = error.source();
+        }
+        Self { text, begun: false }
+    }
+
+    fn connect(error: &ConnectError) -> Self {
+        let Self { mut text, .. } = Self::before(error);
+        let mut begun = true;
+        if let ConnectError::Ended { status, stderr, .. } = error {
+            // ssh tells its own failures so, and then nothing was started behind it.
+            begun = status.code() != Some(255) || stderr.trim().is_empty();
+            if let Some(last) = stderr.trim_end().lines().next_back() {
+                text = format!("{text}: {last}");
+            }
+        }
+        Self { text, begun }
+    }
+}
 
 /// Opens the way to a host, and passes on what a link says until it is over.
 #[remote]
@@ -64,25 +94,14 @@ async fn relay(
     from_client: Receiver<Bytes>,
     to_client: Sender<Bytes>,
 ) -> Result<(), Refused> {
-    let refused = |error: &dyn std::error::Error| {
-        let mut text = error.to_string();
-        let mut source = error.source();
-        while let Some(error) = source {
-            text = format!("{text}: {error}");
-            source = error.source();
-        }
-        Refused(text)
-    };
-    let target = order.target.parse().map_err(|error: crate::target::TargetError| refused(&error))?;
-    let known = KnownFile::write(&lent.directory, &order.known_hosts).map_err(|error| refused(&error))?;
+    let target = order.target.parse().map_err(|error: crate::target::TargetError| Refused::before(&error))?;
+    let known = KnownFile::write(&lent.directory, &order.known_hosts).map_err(|error| Refused::before(&error))?;
     let mut ssh_opts = order.ssh_opts;
     let mut option = |name: &str, path: &PathBuf| {
         ssh_opts.extend(["-o".into(), [OsString::from(name), path.into()].join("=".as_ref())]);
     };
     option("UserKnownHostsFile", &known.0);
-    if lent.keys {
-        option("IdentityAgent", &lent.directory.join(Held::SOCKET));
-    }
+    option("IdentityAgent", &lent.socket());
     let options = ConnectOptions {
         ssh_opts,
         timeout: Some(order.limit),
@@ -92,30 +111,27 @@ async fn relay(
         ..ConnectOptions::new(target)
     };
     let reached = bootstrap::reach(&options, std::future::ready(order.flight)).await;
-    let Ready { pipe, received, unsent, process, .. } = reached.map_err(|error| {
-        let Refused(text) = refused(&error);
-        let said = if let ConnectError::Ended { stderr, .. } = &error { stderr.trim_end() } else { "" };
-        Refused(said.lines().next_back().map_or_else(|| text.clone(), |last| format!("{text}: {last}")))
-    })?;
+    let Ready { pipe, received, unsent, process, .. } = reached.map_err(|error| Refused::connect(&error))?;
     drop(known);
-    let (reader, mut writer) = pipe.split().map_err(|error| refused(&error))?;
+    let lost = |error: std::io::Error| Refused { text: error.to_string(), begun: true };
+    let (reader, mut writer) = pipe.split().map_err(lost)?;
     if to_client.send(received).await.is_ok() && writer.write_all(unsent).await.is_ok() {
-        pass(reader, writer, from_client, to_client).await;
+        pass(reader, &mut writer, from_client, to_client).await;
     }
+    drop(writer);
+    let text = process.last_words().await;
     process.close().await;
-    Ok(())
+    if text.is_empty() { Ok(()) } else { Err(Refused { text, begun: true }) }
 }
 
-/// Passes bytes on both ways until none come out of the pipe any more.
-async fn pass(mut reader: PipeReader, mut writer: PipeWriter, mut into: Receiver<Bytes>, out: Sender<Bytes>) {
-    let to_pipe = async move {
+/// Passes bytes on both ways until nothing comes any more on one of them.
+async fn pass(mut reader: PipeReader, writer: &mut PipeWriter, mut into: Receiver<Bytes>, out: Sender<Bytes>) {
+    let to_pipe = async {
         while let Ok(Some(bytes)) = into.recv().await {
             if writer.write_all(bytes).await.is_err() {
                 break;
             }
         }
-        drop(writer);
-        std::future::pending::<()>().await;
     };
     let from_pipe = async move {
         while let Ok(bytes) = reader.read().await {
@@ -130,30 +146,35 @@ async fn pass(mut reader: PipeReader, mut writer: PipeWriter, mut into: Receiver
     }
 }
 
-/// Has the gateway reach the host.
-pub(super) async fn reach(gateway: &Tunnel, lent: &Lent, order: Order) -> Result<Relayed, Failed> {
+/// Has the gateway reach the host. The last words of the way there go where `errors` says.
+pub(super) async fn reach(gateway: &Tunnel, lent: &Lent, order: Order, errors: &Errors) -> Result<Relayed, Failed> {
     let (to_host, from_here) = channel();
     let (to_here, mut from_host) = channel();
     let mut relaying = gateway.call(relay, (order, lent.held().clone(), from_here, to_here));
     let first = tokio::select! {
         biased;
         Ok(Some(first)) = from_host.recv() => first,
-        ended = &mut relaying => return Err(match ended {
-            Ok(()) => Failed::Host("it ended at once".to_owned()),
-            Err(error) => match error.kind() {
-                ErrorKind::Failed(told) => Failed::Host(told.message.clone()),
-                _ => Failed::Gateway(error),
-            },
+        ended = &mut relaying => return Err(match ended.map_err(|error| (error.downcast::<Refused>(), error)) {
+            Ok(()) => Failed::Begun("it ended at once".to_owned()),
+            Err((Some(Refused { text, begun: false }), _)) => Failed::Host(text),
+            Err((Some(Refused { text, begun: true }), _)) => Failed::Begun(text),
+            Err((None, error)) => Failed::Begun(error.to_string()),
         }),
     };
-    let (pipe, reader, writer) = match pipe() {
+    let (pipe, reader, mut writer) = match pipe() {
         Ok(made) => made,
-        Err(error) => return Err(Failed::Host(format!("no pipe can be had here: {error}"))),
+        Err(error) => return Err(Failed::Begun(format!("no pipe can be had here: {error}"))),
     };
+    let errors = errors.clone();
     tokio::spawn(async move {
-        pass(reader, writer, from_host, to_host).await;
-        // Its last words are on their way.
-        let _ = tokio::time::timeout(END, relaying).await;
+        pass(reader, &mut writer, from_host, to_host).await;
+        if let (Ok(Err(error)), Errors::Hand(take)) = (tokio::time::timeout(END, relaying).await, errors)
+            && let Some(Refused { text, .. }) = error.downcast()
+        {
+            take(format!("{}\n", text.trim_end()).as_bytes());
+        }
+        // Whoever looks why it ended finds that.
+        writer.finish();
     });
     Ok(Relayed { pipe, received: first })
 }

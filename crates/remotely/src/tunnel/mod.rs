@@ -140,6 +140,13 @@ impl Tunnel {
         self.changed(|settings| settings.through = Some(branch))
     }
 
+    /// How long the gateway is to wait for the host, if there is one.
+    pub(crate) fn limit_gateway(&self, limit: Duration) {
+        if let Some(branch) = &self.inner.settings.through {
+            branch.set_patience(limit);
+        }
+    }
+
     /// The name of the gateway that the host falls to, if it is not reached from here.
     pub(crate) fn gateway(&self) -> Option<&str> {
         self.inner.settings.through.as_ref().map(Branch::gateway)
