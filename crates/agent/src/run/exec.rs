@@ -22,7 +22,7 @@ use crate::run::environment;
 use crate::run::handle::{Handle, Progress};
 use crate::run::input::Input;
 use crate::run::order::{Exit, Failure, Order, Run};
-use crate::run::relay::{self, Output};
+use crate::run::relay::{self, Output, Screen};
 use crate::run::rendezvous::Rendezvous;
 use crate::run::shell;
 use crate::run::stage::{Ready, STREAMS_WITHIN, Scene};
@@ -113,11 +113,11 @@ async fn start(host: &Host, id: u32, request: Request) -> Result<Running, Failur
     }
     let before: Arc<[_]> = inputs.iter().map(|(_, input)| input.clone()).collect();
     both.sort_by_key(|(carry, _)| !carry.end.is_pty());
-    let mut screen = Weak::new();
+    let mut screen = Screen::default();
     for (Carry { fd, end, feeds, .. }, Stream { send, mut recv, .. }) in both {
         let output = Output::new(end.clone(), ready.changes.clone(), before.clone(), screen.clone());
         if end.is_pty() {
-            screen = Arc::downgrade(&output);
+            screen = Screen::of(&output);
         }
         outputs.push((fd, Arc::downgrade(&output), output.count()));
         tokio::spawn(output.run(send));

@@ -153,10 +153,33 @@ pub(crate) struct Output {
     /// What was read from these is told before what was written after it.
     inputs: Arc<[Arc<Input>]>,
     /// The terminal, if this is something else: what it yielded is shown before what was written after it.
-    screen: Weak<Self>,
+    screen: Screen,
     state: Mutex<State>,
     /// There is something in the queue, or the end is known.
     queued: Notify,
+}
+
+/// The terminal, as other output looks at it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Screen {
+    output: Weak<Output>,
+    /// Stays when that is over.
+    count: Arc<AtomicU64>,
+}
+
+impl Screen {
+    /// Of the output of a terminal.
+    pub(crate) fn of(terminal: &Arc<Output>) -> Self {
+        Self { output: Arc::downgrade(terminal), count: terminal.count() }
+    }
+
+    /// Bytes that it has yielded so far.
+    fn seen(&self) -> u64 {
+        if let Some(output) = self.output.upgrade() {
+            output.look();
+        }
+        self.count.load(Ordering::SeqCst)
+    }
 }
 
 #[derive(Debug)]
@@ -173,12 +196,7 @@ struct State {
 
 impl Output {
     /// Of this end.
-    pub(crate) fn new(
-        end: Arc<End>,
-        changes: Arc<AtomicU64>,
-        inputs: Arc<[Arc<Input>]>,
-        screen: Weak<Self>,
-    ) -> Arc<Self> {
+    pub(crate) fn new(end: Arc<End>, changes: Arc<AtomicU64>, inputs: Arc<[Arc<Input>]>, screen: Screen) -> Arc<Self> {
         let buffer = vec![0; BLOCK_MAX].into_boxed_slice();
         let state = Mutex::new(State { queue: VecDeque::new(), ended: false, filled: 0, tag: 0, screen: 0, buffer });
         Arc::new(Self { end, changes, count: Arc::default(), inputs, screen, state, queued: Notify::new() })
@@ -229,15 +247,14 @@ impl Output {
         self.queued.notify_one();
     }
 
-    /// Bytes read, with what is there to be read, unless the client is behind with what it takes. Does not wait.
-    fn seen(&self) -> u64 {
+    /// Takes in what is there to be read, unless the client is behind with what it takes. Does not wait.
+    fn look(&self) {
         let mut state = self.lock();
         if state.queue.is_empty() {
             while state.filled < BLOCK_MAX && self.read(&mut state) {}
             state.cut();
             self.queued.notify_one();
         }
-        self.count.load(Ordering::SeqCst)
     }
 
     async fn next(&self) -> Option<Bytes> {
@@ -286,7 +303,7 @@ impl Output {
             }
         };
         state.tag = self.changes.load(Ordering::SeqCst);
-        state.screen = self.screen.upgrade().map_or(0, |screen| screen.seen());
+        state.screen = self.screen.seen();
         state.filled += read;
         state.ended = read == 0;
         self.count.fetch_add(read as u64, Ordering::SeqCst);
@@ -342,7 +359,7 @@ mod tests {
         while let Ok(more) = rustix::io::write(theirs, &[b'x'; 64 << 10]) {
             written += more as u64;
         }
-        let output = Output::new(end, Arc::default(), Arc::new([]), Weak::new());
+        let output = Output::new(end, Arc::default(), Arc::new([]), Screen::default());
         output.drain();
         (written, output.count().load(Ordering::SeqCst))
     }
@@ -352,7 +369,7 @@ mod tests {
         let (ours, theirs) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).unwrap();
         rustix::pipe::fcntl_setpipe_size(&theirs, 2 * BLOCK_MAX).unwrap();
         assert_eq!(rustix::io::write(&theirs, &[b'x'; 2 * BLOCK_MAX]).unwrap(), 2 * BLOCK_MAX);
-        let output = Output::new(End::new(ours, Kind::Pipe).unwrap(), Arc::default(), Arc::new([]), Weak::new());
+        let output = Output::new(End::new(ours, Kind::Pipe).unwrap(), Arc::default(), Arc::new([]), Screen::default());
         assert!(output.read(&mut output.lock()));
         // What a task that reads on has in its hands when the command ends.
         assert_eq!(output.lock().filled, BLOCK_MAX);
