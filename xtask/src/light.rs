@@ -63,7 +63,18 @@ fn heavy(crates: &str) -> Vec<String> {
 fn crates(workspace: &Path) -> Result<String, String> {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
     let mut tree = spawn(&cargo);
-    tree.args(["tree", "--package", PACKAGE, "--edges", "normal,build", "--prefix", "none", "--format", "{p}"]);
+    tree.args([
+        "tree",
+        "--package",
+        PACKAGE,
+        "--no-default-features",
+        "--edges",
+        "normal,build",
+        "--prefix",
+        "none",
+        "--format",
+        "{p}",
+    ]);
     let output = tree.current_dir(workspace).stderr(Stdio::inherit()).output();
     let output = output.map_err(|e| format!("cargo could not be started: {e}"))?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -76,7 +87,8 @@ fn crates(workspace: &Path) -> Result<String, String> {
 
 /// Of both programs, static and stripped.
 fn sizes(workspace: &Path) -> Result<(u64, u64), String> {
-    let built = executables(workspace, &["--package", PACKAGE, "--bin", CALLS, "--bin", BY_HAND])?;
+    let built =
+        executables(workspace, &["--package", PACKAGE, "--no-default-features", "--bin", CALLS, "--bin", BY_HAND])?;
     let size = |name: &str| {
         let path = built.iter().find(|path| path.ends_with(name)).ok_or(format!("cargo built no {name}"))?;
         let bytes = fs::read(path).map_err(|e| format!("{}: {e}", path.display()))?;
