@@ -253,6 +253,18 @@ impl Client {
         started
     }
 
+    /// A command of `remotely` for many hosts, the first of `words`, with this configuration of ssh.
+    ///
+    /// # Panics
+    /// When there are no words.
+    pub fn fleet(&self, config: &Path, words: &[&str]) -> Command {
+        let (subcommand, rest) = words.split_first().expect("testbed: a subcommand");
+        let opts = format!("-F {}", config.display());
+        let mut started = self.remotely([*subcommand, "--ssh-opts", &opts]);
+        started.args(rest);
+        started
+    }
+
     /// A script for bash in which `$RUN` stands for `run`, so that the same text can be run there (`run` is
     /// `remotely dev@far --`) and here (`run` is empty).
     pub fn bash(&self, script: &str, run: &str) -> Command {

@@ -43,11 +43,7 @@ impl Fleet {
     }
 
     fn command(&self, words: &[&str]) -> Command {
-        let (subcommand, rest) = words.split_first().expect("a subcommand");
-        let opts = format!("-F {}", self.config.display());
-        let mut command = self.pair.client.remotely([*subcommand, "--ssh-opts", &opts]);
-        command.args(rest);
-        command
+        self.pair.client.fleet(&self.config, words)
     }
 
     fn run(&self, words: &[&str]) -> Outcome {

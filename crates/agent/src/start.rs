@@ -3,15 +3,18 @@
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use remotely_proto::handshake::MAGIC;
-use remotely_session::{End, Pipe};
+use remotely_session::{End, Link, Pipe};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::retry_on_intr;
 
 use crate::sys;
 
+/// How long a link that is closed may take to say goodbye.
+const GOODBYE_WITHIN: Duration = Duration::from_secs(2);
 /// A number of 64 bits in decimal, and the end of the line.
 const SIZE_LINE: usize = 21;
 /// How long each byte of it may take, in seconds: from here on a link is given up after so long.
@@ -67,6 +70,13 @@ fn skip_line(from: BorrowedFd<'_>) -> io::Result<()> {
         }
     }
     Err(io::Error::new(io::ErrorKind::InvalidData, "what came first is not the size of a first flight"))
+}
+
+/// Closes a link, which may take a while to say goodbye.
+pub(crate) async fn close(link: &Link) -> End {
+    link.close();
+    let _ = tokio::time::timeout(GOODBYE_WITHIN, link.ended()).await;
+    End::Closed
 }
 
 /// The runtime of an agent. To be made when nothing is forked any more.

@@ -16,11 +16,6 @@ impl Branch {
         match *self {}
     }
 
-    /// With nobody.
-    pub(crate) fn set_patience(&self, _: std::time::Duration) {
-        match *self {}
-    }
-
     /// To nowhere.
     pub(crate) async fn connect<F: Future<Output = ()>>(
         &self,

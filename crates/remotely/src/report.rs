@@ -44,16 +44,7 @@ pub fn note_now(text: &str) {
     stderr::write_now(format!("remotely: {text}\n").as_bytes());
 }
 
-/// What happened, and why, and why that.
-pub fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let _ = write!(text, ": {error}");
-        cause = error.source();
-    }
-    text
-}
+pub use crate::tunnel::chain;
 
 fn message(error: &dyn Error, hint: Option<&str>) -> String {
     let mut text = format!("remotely: {}\n", chain(error));

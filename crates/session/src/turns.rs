@@ -140,11 +140,6 @@ impl Turns {
         // The job may be done elsewhere.
         self.0.bell.ring();
     }
-
-    /// Has it done elsewhere.
-    pub fn elsewhere(&self, job: Job) {
-        (self.0.elsewhere)(job);
-    }
 }
 
 impl std::fmt::Debug for Turns {

@@ -172,7 +172,7 @@ async fn a_panic_is_of_its_job_alone_and_what_is_behind_is_done_once() {
     .await;
     // Also by a job that is not done here.
     let (turns, late) = (ends.turns.clone(), behind.clone());
-    ends.turns.elsewhere(Box::new(move || turns.after(Box::new(move || _ = late.fetch_add(1, Ordering::SeqCst)))));
+    std::thread::spawn(move || turns.after(Box::new(move || _ = late.fetch_add(1, Ordering::SeqCst))));
     soon(async {
         while behind.load(Ordering::SeqCst) < 11 {
             tokio::time::sleep(Duration::from_millis(1)).await;

@@ -24,8 +24,6 @@ use crate::{sys, watchdog};
 
 /// How long the client may take to close the link when nothing can run any more.
 const CLOSE_WITHIN: Duration = Duration::from_secs(5);
-/// How long a link that is closed may take to say goodbye.
-const GOODBYE_WITHIN: Duration = Duration::from_secs(2);
 /// How long init may take to end all commands; it gives them two seconds itself.
 const END_WITHIN: Duration = Duration::from_secs(3);
 
@@ -65,17 +63,11 @@ pub(crate) async fn serve(pipe: Pipe, init: Init, root: Root) -> io::Result<End>
     });
     let end = tokio::select! {
         end = link.ended() => end,
-        () = told_to_end() => {
-            link.close();
-            let _ = tokio::time::timeout(GOODBYE_WITHIN, link.ended()).await;
-            End::Closed
-        }
+        () = told_to_end() => start::close(&link).await,
         () = host.init.ended() => {
             // The client has been told why, or is being told.
             let _ = tokio::time::timeout(CLOSE_WITHIN, link.ended()).await;
-            link.close();
-            let _ = tokio::time::timeout(GOODBYE_WITHIN, link.ended()).await;
-            End::Closed
+            start::close(&link).await
         }
     };
     let hung_up = async {

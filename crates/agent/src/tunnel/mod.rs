@@ -7,7 +7,6 @@ mod output;
 use std::io;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use remotely_call::{Doors, Pool, Runner};
@@ -17,11 +16,9 @@ use remotely_session::{End, LinkBuilder, Offer, Pipe, Role, Service, Settings, r
 use crate::start::{self, told_to_end};
 use crate::{sys, watchdog};
 
-/// How long a link that is closed may take to say goodbye.
-const GOODBYE_WITHIN: Duration = Duration::from_secs(2);
 /// How long transfers that the end has cut may take to remove what they leave half done.
 #[cfg(feature = "copy")]
-const TIDY_WITHIN: Duration = Duration::from_secs(2);
+const TIDY_WITHIN: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// Runs the agent of a tunnel over stdin and stdout until the link ends. To be called first thing in a process, while it has
 /// one thread: the process becomes the keeper of the agent, which it forks.
@@ -58,11 +55,7 @@ async fn serve(pipe: Pipe, printed: keeper::Printed) -> io::Result<End> {
     });
     let end = tokio::select! {
         end = link.ended() => end,
-        () = told_to_end() => {
-            link.close();
-            let _ = tokio::time::timeout(GOODBYE_WITHIN, link.ended()).await;
-            End::Closed
-        }
+        () = told_to_end() => start::close(&link).await,
     };
     #[cfg(feature = "copy")]
     let _ = tokio::time::timeout(TIDY_WITHIN, remotely_copy::idle()).await;

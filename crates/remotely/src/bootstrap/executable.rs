@@ -215,3 +215,23 @@ pub(super) fn nonce() -> u64 {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_hosts_at_once_need_one_compression() {
+        let dir = tempfile::tempdir().unwrap();
+        // Long enough to compress that all are at it; not even the cache can help.
+        let path = dir.path().join("plain");
+        fs::write(&path, vec![7; 16 << 20]).unwrap();
+        let executable =
+            Executable { path: path.clone(), file: File::open(path).unwrap(), hash: Hash::of(b"x"), cache: None };
+        let all: Vec<_> = std::thread::scope(|scope| {
+            let all: Vec<_> = (0..8).map(|_| scope.spawn(|| executable.packed(false).unwrap())).collect();
+            all.into_iter().map(|one| one.join().unwrap()).collect()
+        });
+        assert!(all.iter().all(|one| Arc::ptr_eq(one, &all[0])));
+    }
+}

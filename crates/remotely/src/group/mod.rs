@@ -86,8 +86,11 @@ impl Group {
     #[must_use]
     pub fn connect_timeout(mut self, limit: Duration) -> Self {
         self.windows = self.windows.with_connect_timeout(limit);
-        self.tunnels.iter().for_each(|tunnel| tunnel.limit_gateway(limit));
-        self
+        // A gateway has its own clock, and is told.
+        self.each_changed(|tunnel| match tunnel.gateway() {
+            Some(_) => tunnel.connect_timeout(limit),
+            None => tunnel.clone(),
+        })
     }
 
     /// Giving up on a call that a host has not answered within `limit`, from when it is the host's turn and has been connected to.

@@ -10,7 +10,7 @@ use futures_core::Stream;
 use tokio::task::JoinSet;
 
 use crate::Error;
-use crate::tunnel::ErrorKind;
+use crate::tunnel::{ErrorKind, chain};
 
 /// What hosts answer, as it comes: a stream of (host, result), one for each host. Awaited, it becomes a [`GroupResult`].
 ///
@@ -196,12 +196,7 @@ impl fmt::Display for Failures {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "{} of {} hosts failed", self.failures.len(), self.of)?;
         for error in &self.failures {
-            write!(out, "\n  {error}")?;
-            let mut cause = StdError::source(error);
-            while let Some(error) = cause {
-                write!(out, ": {error}")?;
-                cause = error.source();
-            }
+            write!(out, "\n  {}", chain(error))?;
         }
         Ok(())
     }

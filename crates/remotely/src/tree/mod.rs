@@ -10,7 +10,7 @@ mod relay;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -44,7 +44,6 @@ const ASKED_AT_ONCE: usize = 8;
 pub(crate) struct Tree {
     gateways: Vec<Gateway>,
     keys: Arc<Keys>,
-    patience: Mutex<Duration>,
     known: Mutex<HashMap<PathBuf, Arc<KnownHosts>>>,
     asking: Semaphore,
     /// Hosts that no gateway reaches are connected to from here, so many at once. `None`: they are not.
@@ -85,7 +84,6 @@ impl Tree {
         Arc::new(Self {
             gateways: gateways.into_iter().map(gateway).collect(),
             keys: Arc::default(),
-            patience: Mutex::new(PATIENCE),
             known: Mutex::default(),
             asking: Semaphore::new(ASKED_AT_ONCE),
             direct: direct.map(|hosts| Arc::new(Semaphore::new(hosts.max(1)))),
@@ -96,11 +94,6 @@ impl Tree {
     pub(crate) fn branch(self: &Arc<Self>, n: usize) -> Option<Branch> {
         let first = n.checked_rem(self.gateways.len())?;
         Some(Branch { tree: self.clone(), first })
-    }
-
-    /// How long a gateway waits for a host to answer.
-    fn patience(&self) -> MutexGuard<'_, Duration> {
-        self.patience.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn way(&self, options: &ConnectOptions) -> Option<SshWay> {
@@ -126,11 +119,6 @@ impl Branch {
     /// The name of the gateway that the host falls to.
     pub(crate) fn gateway(&self) -> &str {
         self.tree.gateways[self.first].tunnel.host()
-    }
-
-    /// Gives all hosts of the tree so long to answer their gateway: 10 s if not set.
-    pub(crate) fn set_patience(&self, limit: Duration) {
-        *self.tree.patience() = limit;
     }
 
     /// A link to an agent at `options.target`, otherwise as [`bootstrap::connect`]; with the process that is the way there, if one
@@ -175,7 +163,7 @@ impl Branch {
                 target: options.target.to_string(),
                 ssh_opts: way.opts,
                 known_hosts: about.lines,
-                limit: options.timeout.unwrap_or(*tree.patience()),
+                limit: options.timeout.unwrap_or(PATIENCE),
                 flight,
             };
             let gateways = tree.gateways.iter().cycle().skip(self.first).take(tree.gateways.len());

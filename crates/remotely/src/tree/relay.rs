@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::lend::{Held, Lent};
 use crate::bootstrap::{self, ConnectError, Ready};
 use crate::options::{AgentKind, ConnectOptions, Errors};
+use crate::tunnel::chain;
 use crate::{Error, Tunnel, remote};
 
 /// How long a gateway may take to end what it did for a link that is over.
@@ -63,13 +64,7 @@ struct Refused {
 
 impl Refused {
     fn before(error: &dyn std::error::Error) -> Self {
-        let mut text = error.to_string();
-        let mut source = error.source();
-        while let Some(error) = source {
-            text = format!("{text}: {error}");
-            source = error.source();
-        }
-        Self { text, begun: false }
+        Self { text: chain(error), begun: false }
     }
 
     fn connect(error: &ConnectError) -> Self {

@@ -219,6 +219,12 @@ impl StdError for Error {
     }
 }
 
+/// What happened, and why, and why that.
+pub fn chain(error: &dyn StdError) -> String {
+    let causes = std::iter::successors(error.source(), |&error| error.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
 fn causes(error: &(dyn StdError + 'static)) -> Vec<String> {
     std::iter::successors(error.source(), |&error| error.source()).map(ToString::to_string).collect()
 }

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use remotely_call::{CallError, Remote, here};
 
-pub use self::error::{Error, ErrorKind};
+pub use self::error::{Error, ErrorKind, chain};
 pub use self::lines::{Line, OnLine};
 use self::session::Session;
 #[cfg(feature = "copy")]
@@ -138,13 +138,6 @@ impl Tunnel {
     #[cfg(feature = "tree")]
     pub(crate) fn through(&self, branch: Branch) -> Self {
         self.changed(|settings| settings.through = Some(branch))
-    }
-
-    /// How long the gateway is to wait for the host, if there is one.
-    pub(crate) fn limit_gateway(&self, limit: Duration) {
-        if let Some(branch) = &self.inner.settings.through {
-            branch.set_patience(limit);
-        }
     }
 
     /// The name of the gateway that the host falls to, if it is not reached from here.

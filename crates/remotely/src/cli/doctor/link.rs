@@ -12,12 +12,7 @@ pub(super) async fn examine(options: &ConnectOptions) -> (Vec<Finding>, bool) {
     let Connected { link, incoming, process, time, uploaded } = match connected {
         Ok(connected) => connected,
         Err(error) => {
-            let mut what = error.to_string();
-            let mut cause = std::error::Error::source(&error);
-            while let Some(error) = cause {
-                what = format!("{what}: {error}");
-                cause = error.source();
-            }
+            let what = crate::report::chain(&error);
             let mend = error.hint().unwrap_or_else(|| "-vv shows the command that was run".into());
             let unreached = matches!(
                 error,
