@@ -15,7 +15,7 @@
 //! had put on the link before this one. The first has zero; a receiver knows the next one from the last, whichever pipe
 //! it came over. `ack` says in its `seq` up to where all numbered bytes have been received, so that what comes after can
 //! be sent again over another pipe. Kinds from 0x80 on belong to one pipe and are never sent again: `ping` and `pong`
-//! carry any token in `seq`, `hello` and `pause` carry zero.
+//! carry any token in `seq`, `widen` the number of pipes, `hello` and `pause` zero.
 //!
 //! A kind that is not known is skipped; on a stream it refuses that stream. Only a header that cannot be right ends a link.
 
@@ -28,6 +28,11 @@ pub const HEADER: usize = 20;
 pub const PAYLOAD_MAX: usize = 64 << 10;
 /// Most bytes of payload in a frame that is neither data nor unknown: these are kept until they are whole.
 pub const WHOLE_MAX: usize = 8 << 10;
+/// Most pipes that a link has at once.
+pub const PIPES_MAX: usize = 8;
+/// Bytes of an ack for each pipe, and in all.
+const ACK_PIPE: usize = 12;
+const ACK_MAX: usize = 16 + PIPES_MAX * ACK_PIPE;
 /// Kinds from here on are not numbered.
 const UNNUMBERED: u8 = 0x80;
 
@@ -54,11 +59,14 @@ pub enum Kind {
     Ping,
     /// Answers a ping.
     Pong,
-    /// Everything numbered below `seq` has been received. Payload u64: when the last of it came, in microseconds by a clock
-    /// of the receiver that never jumps and begins anywhere.
+    /// Everything numbered below `seq` has been received. Payload u64: when the last numbered frame came, in microseconds by a
+    /// clock of the receiver that never jumps and begins anywhere. On a link of several pipes also u64: numbered bytes
+    /// received in all, those behind a gap included; and for each pipe u32: its number, u64: numbered bytes received on it.
     Ack,
     /// The sender will be silent until its next byte, however long that takes: its process is about to be stopped.
     Pause,
+    /// The sender could send more if the link had more pipes than `seq` says.
+    Widen,
     /// Of a later version.
     Unknown(u8),
 }
@@ -87,6 +95,7 @@ impl Kind {
             Kind::Pong => 0x82,
             Kind::Ack => 0x83,
             Kind::Pause => 0x84,
+            Kind::Widen => 0x85,
             Kind::Unknown(code) => code,
         }
     }
@@ -106,6 +115,7 @@ impl Kind {
             0x82 => Kind::Pong,
             0x83 => Kind::Ack,
             0x84 => Kind::Pause,
+            0x85 => Kind::Widen,
             code => Kind::Unknown(code),
         }
     }
@@ -125,10 +135,11 @@ impl Kind {
         match self {
             Kind::Open => (2..=WHOLE_MAX).contains(&len),
             Kind::Data | Kind::Unknown(_) => len <= PAYLOAD_MAX,
-            Kind::Credit | Kind::Ack => len == 8,
+            Kind::Credit => len == 8,
+            Kind::Ack => len == 8 || ((16..=ACK_MAX).contains(&len) && (len - 16).is_multiple_of(ACK_PIPE)),
             Kind::Stop | Kind::Reset | Kind::Goodbye => len == 4,
             Kind::Hello => len <= WHOLE_MAX,
-            Kind::Eof | Kind::Ping | Kind::Pong | Kind::Pause => len == 0,
+            Kind::Eof | Kind::Ping | Kind::Pong | Kind::Pause | Kind::Widen => len == 0,
         }
     }
 }

@@ -11,6 +11,12 @@ pub const MAGIC: &[u8] = b"\0remotely\x01";
 /// What this build speaks.
 pub const VERSIONS: Versions = Versions { min: 1, max: 1 };
 
+/// Bits of [`Hello::features`].
+pub mod feature {
+    /// The link may run over several pipes at once.
+    pub const PIPES: u64 = 1;
+}
+
 /// Which side of a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 pub enum Role {
@@ -56,7 +62,7 @@ pub struct Hello {
     /// What its sender speaks.
     #[n(0)]
     pub versions: Versions,
-    /// What its sender can do besides, one bit each; used only where both have it. None is given out yet.
+    /// What its sender can do besides, one bit each, see [`feature`]; used only where both have it.
     #[n(1)]
     pub features: u64,
     /// Who speaks.

@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use super::WINDOW_MAX;
 
+/// So much is granted at once at most: a window as wide as the link is spent while a larger grant is waited for.
+const GRANT: u64 = 1 << 20;
+
 #[derive(Debug)]
 pub(super) struct Credit {
     /// What `window` was at first.
@@ -46,7 +49,7 @@ impl Credit {
                 self.window *= 2;
             }
         }
-        self.taken + self.window - self.granted >= self.window / 4
+        self.taken + self.window - self.granted >= (self.window / 4).min(GRANT)
     }
 
     /// Grows the window at the cost of `budget`. True if a grant is due.

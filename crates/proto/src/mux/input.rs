@@ -1,18 +1,20 @@
 //! What comes from the peer. Nothing in it can cause a panic, or more memory than was granted.
 
-use std::time::Duration;
+use std::{cmp::Ordering, time::Duration};
 
 use bytes::{Buf, Bytes};
 use thiserror::Error;
 
 use super::{
     ACK_BYTES, ACK_DELAY, End, Event, Mux, STREAMS_MAX,
+    order::{length, waiting},
+    pipes::Coming,
     stream::{RecvState, SendState, Stream},
     window_initial,
 };
 use crate::{
-    frame::{FrameError, HEADER, Header, Kind, Part, goodbye},
-    handshake::{HandshakeError, Role},
+    frame::{FrameError, Header, Kind, Part, goodbye},
+    handshake::{HandshakeError, Role, feature},
     open::{BODY_MAX, Class, Service, reset},
 };
 
@@ -56,6 +58,9 @@ pub enum ProtocolError {
         /// The stream.
         stream: u32,
     },
+    /// More waits behind a gap than the peer may have sent.
+    #[error("too much behind a gap")]
+    Disorder,
     /// More bytes than were granted.
     #[error("more bytes on stream {0} than were granted")]
     Credit(u32),
@@ -71,21 +76,29 @@ pub enum ProtocolError {
 }
 
 impl Mux {
-    /// Takes what was read. After an error, which [`end`](Self::end) tells, everything is ignored.
-    pub fn input(&mut self, now: Duration, mut chunk: Bytes) {
+    /// Takes what was read from the first pipe. After an error, which [`end`](Self::end) tells, everything is ignored.
+    pub fn input(&mut self, now: Duration, chunk: Bytes) {
+        self.input_from(now, 0, chunk);
+    }
+
+    /// Takes what was read from a pipe; nothing, if the link does not have it.
+    pub fn input_from(&mut self, now: Duration, pipe: u32, mut chunk: Bytes) {
+        let Some(at) = self.ways.index(pipe) else { return };
         if chunk.is_empty() {
             return;
         }
+        let way = &mut self.ways.ways[at];
+        (way.open, way.paused) = (true, false);
         self.alive.on_received(now);
         self.stats.bytes_received += chunk.len() as u64;
         while self.end.is_none() {
-            let result = match self.decoder.next(&mut chunk) {
+            let result = match self.ways.ways[at].decoder.next(&mut chunk) {
                 Ok(Some(part)) => {
                     // A byte behind it would have ended it already.
                     if part.header.kind == Kind::Pause && chunk.is_empty() {
-                        self.alive.on_pause();
+                        self.on_pause(at);
                     }
-                    self.part(now, part)
+                    self.part(now, at, part)
                 }
                 Ok(None) => return,
                 Err(error) => Err(ProtocolError::Frame(error)),
@@ -99,20 +112,144 @@ impl Mux {
         }
     }
 
-    fn part(&mut self, now: Duration, part: Part) -> Result<(), ProtocolError> {
-        let Part { header, payload, first, last } = part;
-        if first {
-            self.first_part(&header)?;
+    /// The peer is silent when it has said so on each pipe.
+    fn on_pause(&mut self, at: usize) {
+        self.ways.ways[at].paused = true;
+        if self.ways.ways.iter().all(|way| way.paused) {
+            self.alive.on_pause();
         }
+    }
+
+    fn part(&mut self, now: Duration, at: usize, part: Part) -> Result<(), ProtocolError> {
+        let Part { header, payload, first, last } = part;
         if last {
             self.stats.frames_received += 1;
-            if header.kind.numbered() {
-                self.count(now, HEADER as u64 + u64::from(header.len));
+        }
+        if first {
+            match (header.kind, self.peer) {
+                (Kind::Hello, Some(_)) => return Err(ProtocolError::SecondHello),
+                (Kind::Hello, None) | (_, Some(_)) => {}
+                (kind, None) => return Err(ProtocolError::NoHello(kind)),
             }
         }
+        if !header.kind.numbered() {
+            return self.take(now, &header, payload, first);
+        }
+        if first {
+            self.ways.ways[at].coming = self.coming(&header)?;
+        }
+        match &mut self.ways.ways[at].coming {
+            Coming::Now(offset) => {
+                let begin = *offset;
+                *offset += payload.len();
+                // On another pipe it may have come whole meanwhile.
+                if header.seq == self.received {
+                    self.next_part(now, &header, payload, begin)?;
+                    if last {
+                        self.arrived += length(&header);
+                        self.advance(now, &header)?;
+                    }
+                }
+            }
+            Coming::Later(pieces) => {
+                pieces.push(waiting(payload));
+                if last {
+                    let pieces = std::mem::take(pieces);
+                    self.put_aside(now, header, pieces)?;
+                }
+            }
+            Coming::Again => {}
+        }
+        if last {
+            self.ways.ways[at].received += length(&header);
+            self.received_at = now;
+            let urgent = self.arrived - self.acked >= ACK_BYTES;
+            let due = if urgent { now } else { now + ACK_DELAY };
+            self.ack_at = Some(self.ack_at.map_or(due, |at| at.min(due)));
+        }
+        Ok(())
+    }
+
+    /// What is to be done with a numbered frame.
+    fn coming(&self, header: &Header) -> Result<Coming, ProtocolError> {
+        let striped = self.ways.striped;
+        match header.seq.cmp(&self.received) {
+            Ordering::Equal => Ok(Coming::Now(0)),
+            Ordering::Greater if striped => Ok(Coming::Later(Vec::new())),
+            Ordering::Less if striped && header.seq + length(header) <= self.received => Ok(Coming::Again),
+            _ => Err(ProtocolError::Gap { expected: self.received, found: header.seq }),
+        }
+    }
+
+    /// A frame that was not next when it began.
+    fn put_aside(&mut self, now: Duration, header: Header, pieces: Vec<Bytes>) -> Result<(), ProtocolError> {
+        match header.seq.cmp(&self.received) {
+            Ordering::Less => Ok(()),
+            Ordering::Equal => {
+                self.arrived += length(&header);
+                self.whole(now, &header, pieces)?;
+                self.advance(now, &header)
+            }
+            Ordering::Greater => {
+                if self.order.put(header, pieces) {
+                    self.arrived += length(&header);
+                }
+                if self.order.is_overfull() { Err(ProtocolError::Disorder) } else { Ok(()) }
+            }
+        }
+    }
+
+    /// A frame is complete: what waits behind it is next.
+    fn advance(&mut self, now: Duration, header: &Header) -> Result<(), ProtocolError> {
+        (self.received, self.delivered) = (self.received + length(header), 0);
+        while self.end.is_none()
+            && let Some((header, pieces)) = self.order.take(self.received)
+        {
+            self.whole(now, &header, pieces)?;
+            (self.received, self.delivered) = (self.received + length(&header), 0);
+        }
+        match self.order.overlaps(self.received) {
+            Some(found) => Err(ProtocolError::Gap { expected: self.received, found }),
+            None => Ok(()),
+        }
+    }
+
+    /// All of the frame that is next.
+    fn whole(&mut self, now: Duration, header: &Header, pieces: Vec<Bytes>) -> Result<(), ProtocolError> {
+        if pieces.is_empty() {
+            return self.next_part(now, header, Bytes::new(), 0);
+        }
+        let mut begin = 0;
+        for piece in pieces {
+            let len = piece.len();
+            self.next_part(now, header, piece, begin)?;
+            begin += len;
+        }
+        Ok(())
+    }
+
+    /// A part of the frame that is next, of which some may have come on a pipe that was lost.
+    fn next_part(
+        &mut self,
+        now: Duration,
+        header: &Header,
+        mut payload: Bytes,
+        begin: usize,
+    ) -> Result<(), ProtocolError> {
+        let first = begin == 0 && self.delivered == 0;
+        if first {
+            self.admit(header)?;
+        }
+        let end = begin + payload.len();
+        payload.advance(self.delivered.saturating_sub(begin).min(payload.len()));
+        self.delivered = self.delivered.max(end);
+        self.take(now, header, payload, first)
+    }
+
+    fn take(&mut self, now: Duration, header: &Header, payload: Bytes, first: bool) -> Result<(), ProtocolError> {
         match header.kind {
             Kind::Hello => self.on_hello(&payload),
-            Kind::Open => self.on_open(now, &header, payload),
+            Kind::Open => self.on_open(now, header, payload),
             Kind::Data => self.on_data(header.stream, payload),
             Kind::Credit => self.on_credit(header.stream, payload),
             Kind::Eof => self.on_eof(header.stream),
@@ -126,6 +263,10 @@ impl Mux {
             }
             Kind::Pong | Kind::Pause => Ok(()),
             Kind::Ack => self.on_ack(now, header.seq, payload),
+            Kind::Widen => {
+                self.on_widen(header.seq);
+                Ok(())
+            }
             Kind::Unknown(_) => {
                 if first {
                     self.on_unknown(header.stream);
@@ -135,17 +276,9 @@ impl Mux {
         }
     }
 
-    /// What holds for all frames.
-    fn first_part(&self, header: &Header) -> Result<(), ProtocolError> {
-        let Header { kind, stream, seq, .. } = *header;
-        match (kind, self.peer) {
-            (Kind::Hello, Some(_)) => return Err(ProtocolError::SecondHello),
-            (Kind::Hello, None) | (_, Some(_)) => {}
-            (_, None) => return Err(ProtocolError::NoHello(kind)),
-        }
-        if kind.numbered() && seq != self.received {
-            return Err(ProtocolError::Gap { expected: self.received, found: seq });
-        }
+    /// A frame of a stream is for one that was opened.
+    fn admit(&self, header: &Header) -> Result<(), ProtocolError> {
+        let Header { kind, stream, .. } = *header;
         let of_stream = matches!(kind, Kind::Data | Kind::Credit | Kind::Eof | Kind::Stop | Kind::Reset);
         if of_stream && !self.was_opened(stream) {
             return Err(ProtocolError::Unopened { kind, stream });
@@ -153,17 +286,44 @@ impl Mux {
         Ok(())
     }
 
-    /// Numbered bytes have come and are to be acknowledged.
-    fn count(&mut self, now: Duration, len: u64) {
-        self.received += len;
-        self.received_at = now;
-        let at = if self.received - self.acked >= ACK_BYTES { now } else { now + ACK_DELAY };
-        self.ack_at = Some(self.ack_at.map_or(at, |due| due.min(at)));
-    }
-
     fn on_ack(&mut self, now: Duration, position: u64, mut payload: Bytes) -> Result<(), ProtocolError> {
         let arrived = Duration::from_micros(payload.get_u64_le());
-        if self.pace.on_ack(now, position, arrived) { Ok(()) } else { Err(ProtocolError::Ack(position)) }
+        let mut total = position;
+        let mut counted = |number: u32, count: u64| {
+            // Of a pipe that is gone here nobody wants to know.
+            let Some(index) = self.ways.index(number) else { return Ok(()) };
+            let way = &mut self.ways.ways[index];
+            way.arrived = way.arrived.max(count);
+            if count > way.sent { Err(ProtocolError::Ack(count)) } else { Ok(()) }
+        };
+        if payload.has_remaining() {
+            total = payload.get_u64_le();
+            while payload.has_remaining() {
+                counted(payload.get_u32_le(), payload.get_u64_le())?;
+            }
+        } else {
+            counted(0, position)?;
+        }
+        if position > total || !self.pace.on_ack(now, total, arrived) {
+            return Err(ProtocolError::Ack(total));
+        }
+        self.confirmed = self.confirmed.max(position);
+        self.kept.confirm(self.confirmed);
+        if self.pace.is_narrow() && !std::mem::replace(&mut self.ways.told, true) {
+            match self.hello.role {
+                Role::Client => self.events.push_back(Event::Narrow(self.ways.ways.len())),
+                Role::Agent => self.widen = self.peer.is_some_and(|(_, both)| both.features & feature::PIPES != 0),
+            }
+        }
+        Ok(())
+    }
+
+    /// What the agent would have wider.
+    fn on_widen(&mut self, pipes: u64) {
+        // What was said before the last pipe came is out of date.
+        if self.hello.role == Role::Client && pipes == self.ways.ways.len() as u64 {
+            self.events.push_back(Event::Narrow(self.ways.ways.len()));
+        }
     }
 
     fn was_opened(&self, stream: u32) -> bool {

@@ -208,6 +208,14 @@ impl Mux {
     pub fn hold(&mut self) {
         if self.close_by.is_none() && self.silence == Silence::No {
             self.silence = Silence::Wanted;
+            self.ways.ways.iter_mut().for_each(|way| way.announced = false);
+        }
+    }
+
+    /// When it was announced on each pipe, nothing more is sent.
+    pub(super) fn keep_silence(&mut self) {
+        if self.silence == Silence::Wanted && self.ways.ways.iter().all(|way| way.announced || !way.open) {
+            self.silence = Silence::Kept;
         }
     }
 
@@ -237,7 +245,8 @@ impl Mux {
 
     /// Closing, and nothing is left to be sent.
     pub(super) fn say_goodbye(&mut self) {
-        let idle = self.schedule.is_empty() && self.due.is_empty() && self.refused.is_empty();
+        let sent = self.schedule.is_empty() && self.due.is_empty() && self.refused.is_empty();
+        let idle = sent && !self.kept.has_again();
         if self.close_by.is_some() && self.end.is_none() && idle {
             self.goodbye = Some(goodbye::CLOSED);
             self.over(End::Closed);

@@ -5,6 +5,7 @@
 //! - `input`: what comes from the peer
 //! - `output`: what goes to the peer, and in which order
 //! - `stream`, `credit`, `queue`: the state of one stream
+//! - `pipes`, `order`, `kept`: several pipes, what came out of order, and what may have to be sent again
 //! - `schedule`, `pace`: who sends next, and how much may be on its way
 //! - `alive`: keepalive
 //!
@@ -14,9 +15,12 @@
 mod alive;
 mod credit;
 mod input;
+mod kept;
 mod local;
+mod order;
 mod output;
 mod pace;
+mod pipes;
 mod queue;
 mod schedule;
 mod stream;
@@ -31,7 +35,10 @@ use thiserror::Error;
 
 use self::{
     alive::{Alive, Due},
+    kept::Kept,
+    order::Order,
     pace::Pace,
+    pipes::{Way, Ways},
     schedule::Schedule,
     stream::Stream,
 };
@@ -40,8 +47,8 @@ pub use self::{
     local::{OpenError, RecvError, SendError},
 };
 use crate::{
-    frame::{FrameDecoder, goodbye},
-    handshake::{Hello, Negotiated, Role, Versions},
+    frame::goodbye,
+    handshake::{Hello, Negotiated, Role, Versions, feature},
     open::{Class, Service},
 };
 
@@ -103,6 +110,8 @@ pub enum Event {
     Writable(u32),
     /// The sending half is over: the peer reads no more.
     Stopped(u32),
+    /// More could be sent, in one direction or the other, if there were more pipes than so many. Told to the client only.
+    Narrow(usize),
 }
 
 /// Why a link is over.
@@ -151,6 +160,8 @@ pub struct Stats {
     pub window: Option<u64>,
     /// The link has been filled: it carries no more than `window` says. Until then it carries that at least.
     pub filled: bool,
+    /// Pipes that it runs over.
+    pub pipes: usize,
 }
 
 /// Bytes that may be sent, in each direction, before any credit has come, on a stream that `opener` opens.
@@ -203,9 +214,18 @@ pub struct Mux {
     silence: Silence,
     pace: Pace,
     alive: Alive,
-    decoder: FrameDecoder,
-    /// Numbered bytes received, and what has been said of it.
+    ways: Ways,
+    /// Sent and not acknowledged, and what was acknowledged without a gap.
+    kept: Kept,
+    confirmed: u64,
+    /// The peer is to be told that more pipes would help.
+    widen: bool,
+    /// Numbered bytes received without a gap, and of the payload that comes next what has been handed on.
     received: u64,
+    delivered: usize,
+    order: Order,
+    /// Numbered bytes received in all, and what has been said of it.
+    arrived: u64,
     acked: u64,
     /// When the last of them came.
     received_at: Duration,
@@ -241,8 +261,14 @@ impl Mux {
             silence: Silence::No,
             pace: Pace::new(config.initial_window),
             alive: Alive::new(config.keepalive, config.dead_after),
-            decoder: FrameDecoder::default(),
+            ways: Ways::new(),
+            kept: Kept::default(),
+            confirmed: 0,
+            widen: false,
             received: 0,
+            delivered: 0,
+            order: Order::default(),
+            arrived: 0,
             acked: 0,
             received_at: Duration::ZERO,
             ack_at: None,
@@ -258,21 +284,87 @@ impl Mux {
         self.alive.start(now);
     }
 
+    /// A number for a further pipe, none of which is given twice; `None` if the peer does not know of several pipes, or the link
+    /// is over or has as many as it may. The first pipe has zero.
+    pub fn pipe_number(&mut self) -> Option<u32> {
+        let (_, negotiated) = self.peer.as_ref()?;
+        if self.end.is_some() || negotiated.features & feature::PIPES == 0 || self.ways.is_full() {
+            return None;
+        }
+        let number = self.ways.next;
+        self.ways.next = number.checked_add(1)?;
+        Some(number)
+    }
+
+    /// The link has a further pipe. The agent must read it before the client adds it; on the agent's side it is written to as soon as
+    /// something has come on it. False if the link cannot have it, or has a pipe of that number.
+    pub fn add_pipe(&mut self, now: Duration, pipe: u32) -> bool {
+        let known = self.peer.as_ref().is_some_and(|(_, negotiated)| negotiated.features & feature::PIPES != 0);
+        if !known || self.end.is_some() || self.ways.is_full() || pipe == 0 || self.ways.index(pipe).is_some() {
+            return false;
+        }
+        if !self.ways.striped {
+            self.ways.striped = true;
+            self.kept.from = self.pace.position();
+        }
+        let client = self.hello.role == Role::Client;
+        self.ways.ways.push(Way { open: client, greet: client, ..Way::new(pipe) });
+        self.ways.told = false;
+        self.pace.widened(now, self.ways.ways.len());
+        true
+    }
+
+    /// A pipe is gone. While there are others, what was on its way on it is sent again; with the last one the link is lost.
+    pub fn lose_pipe(&mut self, now: Duration, pipe: u32) {
+        let Some(index) = self.ways.index(pipe) else { return };
+        // What was sent while it was the only one was not kept.
+        if self.ways.ways.len() == 1 || (pipe == 0 && self.confirmed < self.kept.from) {
+            return self.over(End::Lost);
+        }
+        let way = self.ways.ways.remove(index);
+        self.ways.told = false;
+        self.kept.lose(pipe, way.arrived);
+        // The last ack may have been on it.
+        self.ack_at = Some(now);
+        self.pace.widened(now, self.ways.ways.len());
+        self.keep_silence();
+    }
+
+    /// The driver has bytes for a pipe that it does not take, or no more. What waits then goes another way.
+    pub fn block_pipe(&mut self, pipe: u32, blocked: bool) {
+        if let Some(index) = self.ways.index(pipe) {
+            self.ways.ways[index].blocked = blocked;
+        }
+    }
+
+    /// The pipe that is to be written to now: of those that are not blocked and for which there is output, the one with the least
+    /// on its way.
+    pub fn next_pipe(&self, now: Duration) -> Option<u32> {
+        self.ways.least(|index| self.has_output_on(index, now))
+    }
+
     /// What has happened, oldest first. Asked for after each [`input`](Self::input), [`output`](Self::output) and
     /// [`tick`](Self::tick), the list stays short.
     pub fn event(&mut self) -> Option<Event> {
         self.events.pop_front()
     }
 
-    /// When [`tick`](Self::tick) and [`output`](Self::output) must be called at the latest. With the pipe `blocked`, what
-    /// is only to be written does not count.
+    /// When [`tick`](Self::tick) and [`output`](Self::output) must be called at the latest. With the first pipe `blocked`, and all
+    /// others as the driver has said, what is only to be written does not count.
     pub fn timeout(&self, blocked: bool) -> Option<Duration> {
         if self.end.is_some() {
             return None;
         }
-        let blocked = blocked || self.silence == Silence::Kept;
-        let ack_at = self.ack_at.filter(|_| !blocked);
-        let data = !blocked && self.peer.is_some() && !self.schedule.is_empty();
+        let free = |data: bool| {
+            let mut ways = self.ways.ways.iter().enumerate();
+            ways.any(|(index, way)| {
+                let blocked = if way.number == 0 { blocked } else { way.blocked };
+                !blocked && way.open && (!data || self.ways.takes_data(index))
+            })
+        };
+        let silent = self.silence == Silence::Kept;
+        let ack_at = self.ack_at.filter(|_| !silent && free(false));
+        let data = !silent && self.peer.is_some() && !self.schedule.is_empty() && self.may_number() && free(true);
         let data_at = self.pace.room_at().filter(|_| data);
         [Some(self.alive.deadline()), ack_at, data_at, self.close_by].into_iter().flatten().min()
     }
@@ -317,6 +409,7 @@ impl Mux {
             rate,
             window: self.pace.full_window(),
             filled: self.pace.is_settled(),
+            pipes: self.ways.ways.len(),
             ..self.stats
         }
     }
@@ -334,6 +427,11 @@ impl Mux {
             stream.send.queue.clear();
             self.events.extend([Event::Readable(id), Event::Stopped(id)]);
         }
+    }
+
+    /// Whether numbered frames may be sent that were not sent before: the peer does not hold any number of them behind a gap.
+    fn may_number(&self) -> bool {
+        !self.ways.striped || (self.pace.position() - self.confirmed < kept::KEPT_MAX && !self.kept.is_full())
     }
 
     /// Puts a stream in the schedule if it has something to send.

@@ -1,12 +1,14 @@
 //! What goes to the peer, and in which order: the hello, what belongs to the link, control frames of streams, then data in
-//! turn as far as pacing has room. Pieces are shared with the application's chunks, for writev(2).
+//! turn as far as pacing has room. Pieces are shared with the application's chunks, for writev(2). Whichever of several pipes
+//! is asked first has what is next.
 
 use std::{collections::VecDeque, time::Duration};
 
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::{
-    Event, Mux, Silence,
+    Event, Mux, Silence, kept,
+    order::length,
     stream::{RecvState, SendState},
 };
 use crate::{
@@ -20,8 +22,10 @@ const INLINE: usize = 512;
 /// Headers are made in blocks of this size.
 const BLOCK: usize = 4 << 10;
 
-/// Pieces to be written, in order.
+/// Pieces to be written to a pipe, in order.
 struct Writer<'a> {
+    /// Its place among the pipes.
+    way: usize,
     scratch: BytesMut,
     pieces: &'a mut VecDeque<Bytes>,
     len: usize,
@@ -46,22 +50,34 @@ impl Writer<'_> {
 }
 
 impl Mux {
-    /// Appends what is to be written now to `pieces`, and stops after the frame that makes it `max` bytes. Returns how many
-    /// bytes were added. What has been handed out must be written, in order.
+    /// Appends what is to be written to the first pipe now to `pieces`, see [`output_to`](Self::output_to).
+    pub fn output(&mut self, now: Duration, max: usize, pieces: &mut VecDeque<Bytes>) -> usize {
+        self.output_to(now, 0, max, pieces)
+    }
+
+    /// Appends what is to be written to a pipe now to `pieces`, and stops after the frame that makes it `max` bytes. Returns how
+    /// many bytes were added. What has been handed out must be written, in order, unless the pipe is [lost](Self::lose_pipe).
     ///
     /// Until the peer's hello is in, this is no more than our own.
-    pub fn output(&mut self, now: Duration, max: usize, pieces: &mut VecDeque<Bytes>) -> usize {
-        let mut writer = Writer { scratch: std::mem::take(&mut self.scratch), pieces, len: 0, frames: 0 };
+    pub fn output_to(&mut self, now: Duration, pipe: u32, max: usize, pieces: &mut VecDeque<Bytes>) -> usize {
+        let Some(way) = self.ways.index(pipe) else { return 0 };
+        if !self.ways.ways[way].open {
+            return 0;
+        }
+        let mut writer = Writer { way, scratch: std::mem::take(&mut self.scratch), pieces, len: 0, frames: 0 };
         if writer.scratch.capacity() < BLOCK / 4 {
             writer.scratch.reserve(BLOCK);
         }
         self.put_hello(now, &mut writer);
-        if self.end.is_none() && self.peer.is_some() && self.silence != Silence::Kept {
+        let announced = self.silence == Silence::Wanted && self.ways.ways[way].announced;
+        if self.end.is_none() && self.peer.is_some() && self.silence != Silence::Kept && !announced {
             self.put_link(now, &mut writer);
+            self.put_again(max, &mut writer);
             self.put_streams(now, max, &mut writer);
             if self.silence == Silence::Wanted {
-                self.silence = Silence::Kept;
                 self.header(now, &mut writer, Header { len: 0, kind: Kind::Pause, flags: 0, stream: 0, seq: 0 });
+                self.ways.ways[way].announced = true;
+                self.keep_silence();
             } else {
                 self.put_data(now, max, &mut writer);
                 self.say_goodbye();
@@ -79,7 +95,8 @@ impl Mux {
     /// instead of the first output; if asked for again, it is what was given before and what has been queued since.
     pub fn first_flight(&mut self, now: Duration) -> Bytes {
         let mut pieces = VecDeque::new();
-        let mut writer = Writer { scratch: std::mem::take(&mut self.scratch), pieces: &mut pieces, len: 0, frames: 0 };
+        let mut writer =
+            Writer { way: 0, scratch: std::mem::take(&mut self.scratch), pieces: &mut pieces, len: 0, frames: 0 };
         self.put_hello(now, &mut writer);
         if self.hello.role == Role::Client && self.peer.is_none() && self.end.is_none() {
             self.put_streams(now, usize::MAX, &mut writer);
@@ -93,17 +110,35 @@ impl Mux {
         self.flight.clone()
     }
 
-    /// Whether [`output`](Self::output) would give something now.
+    /// Whether there is something to be written now, on a pipe that is not [blocked](Self::block_pipe).
     pub fn has_output(&self, now: Duration) -> bool {
+        match &self.ways.ways[..] {
+            // Whoever has a single pipe knows himself.
+            [_] => self.has_output_on(0, now),
+            ways => (0..ways.len()).any(|index| !ways[index].blocked && self.has_output_on(index, now)),
+        }
+    }
+
+    /// Whether there is something to be written to this pipe now.
+    pub(super) fn has_output_on(&self, index: usize, now: Duration) -> bool {
         if !self.hello_sent || self.goodbye.is_some() {
             return true;
         }
-        if self.end.is_some() || self.peer.is_none() || self.silence == Silence::Kept {
+        let way = &self.ways.ways[index];
+        if self.end.is_some() || self.peer.is_none() || self.silence == Silence::Kept || !way.open {
             return false;
         }
-        let urgent = self.ping || self.pong.is_some() || !self.due.is_empty() || !self.refused.is_empty();
-        let urgent = urgent || self.silence == Silence::Wanted;
-        let data = if self.room(now) { !self.schedule.is_empty() } else { self.schedule.has_control() };
+        if self.silence == Silence::Wanted {
+            return !way.announced;
+        }
+        let link = self.ping || self.pong.is_some() || self.widen || way.greet;
+        let streams = (!self.due.is_empty() || !self.refused.is_empty()) && self.may_number();
+        let data = if self.room_on(index, now) {
+            !self.schedule.is_empty()
+        } else {
+            self.schedule.has_control() && self.may_number()
+        };
+        let urgent = link || streams || self.kept.has_again();
         urgent || data || self.ack_at.is_some_and(|at| at <= now) || self.close_by.is_some()
     }
 
@@ -121,9 +156,11 @@ impl Mux {
     /// One frame with a small payload.
     fn put(&mut self, now: Duration, writer: &mut Writer<'_>, kind: Kind, stream: u32, payload: &[u8]) {
         let seq = self.pace.position();
-        self.header(now, writer, Header { len: payload.len() as u32, kind, flags: 0, stream, seq });
+        let header = Header { len: payload.len() as u32, kind, flags: 0, stream, seq };
+        self.header(now, writer, header);
         writer.scratch.extend_from_slice(payload);
         writer.len += payload.len();
+        self.keep(writer.way, header, || vec![Bytes::copy_from_slice(payload)]);
     }
 
     fn header(&mut self, now: Duration, writer: &mut Writer<'_>, header: Header) {
@@ -131,7 +168,17 @@ impl Mux {
         writer.len += HEADER;
         writer.frames += 1;
         if header.kind.numbered() {
-            self.pace.on_sent(now, HEADER as u64 + u64::from(header.len), self.peer.is_some());
+            self.pace.on_sent(now, length(&header), self.peer.is_some());
+            self.ways.ways[writer.way].sent += length(&header);
+        }
+    }
+
+    /// Keeps a frame that was just sent, if it may have to be sent again.
+    fn keep(&mut self, way: usize, header: Header, payload: impl FnOnce() -> Vec<Bytes>) {
+        if self.ways.striped && header.kind.numbered() {
+            let way = &self.ways.ways[way];
+            let (pipe, pipe_sent) = (Some(way.number), way.sent);
+            self.kept.push(kept::Frame { header, payload: payload(), pipe, pipe_sent });
         }
     }
 
@@ -146,12 +193,15 @@ impl Mux {
 
     /// Ack, ping and pong. An ack goes along with anything else that is sent.
     fn put_link(&mut self, now: Duration, writer: &mut Writer<'_>) {
-        if self.ack_at.is_some() && self.has_output(now) {
-            self.ack_at = None;
-            self.acked = self.received;
-            let arrived = self.received_at.as_micros() as u64;
-            self.header(now, writer, Header { len: 8, kind: Kind::Ack, flags: 0, stream: 0, seq: self.received });
-            writer.payload(Bytes::copy_from_slice(&arrived.to_le_bytes()));
+        if self.ack_at.is_some() && self.has_output_on(writer.way, now) {
+            self.put_ack(now, writer);
+        }
+        if std::mem::take(&mut self.ways.ways[writer.way].greet) {
+            self.ping = true;
+        }
+        if std::mem::take(&mut self.widen) {
+            let seq = self.ways.ways.len() as u64;
+            self.header(now, writer, Header { len: 0, kind: Kind::Widen, flags: 0, stream: 0, seq });
         }
         if std::mem::take(&mut self.ping) {
             self.header(now, writer, Header { len: 0, kind: Kind::Ping, flags: 0, stream: 0, seq: 0 });
@@ -161,15 +211,50 @@ impl Mux {
         }
     }
 
+    fn put_ack(&mut self, now: Duration, writer: &mut Writer<'_>) {
+        self.ack_at = None;
+        self.acked = self.arrived;
+        let at = self.received_at.as_micros() as u64;
+        let several = if self.ways.striped { &self.ways.ways[..] } else { &[] };
+        let len = 8 + if self.ways.striped { 8 + 12 * several.len() as u32 } else { 0 };
+        let mut payload = BytesMut::with_capacity(len as usize);
+        payload.put_u64_le(at);
+        if self.ways.striped {
+            payload.put_u64_le(self.arrived);
+        }
+        for way in several {
+            payload.put_u32_le(way.number);
+            payload.put_u64_le(way.received);
+        }
+        self.header(now, writer, Header { len, kind: Kind::Ack, flags: 0, stream: 0, seq: self.received });
+        writer.payload(payload.freeze());
+    }
+
+    /// What was on a pipe that is gone.
+    fn put_again(&mut self, max: usize, writer: &mut Writer<'_>) {
+        while writer.len < max && self.kept.has_again() {
+            let Some(frame) = self.kept.again() else { continue };
+            let way = &mut self.ways.ways[writer.way];
+            way.sent += length(&frame.header);
+            (frame.pipe, frame.pipe_sent) = (Some(way.number), way.sent);
+            frame.header.encode(&mut writer.scratch);
+            writer.len += HEADER;
+            writer.frames += 1;
+            frame.payload.iter().for_each(|piece| writer.payload(piece.clone()));
+        }
+    }
+
     /// Control frames of streams.
     fn put_streams(&mut self, now: Duration, max: usize, writer: &mut Writer<'_>) {
         while writer.len < max
+            && self.may_number()
             && let Some((id, code)) = self.refused.pop_front()
         {
             self.put(now, writer, Kind::Reset, id, &code.to_le_bytes());
             self.put(now, writer, Kind::Stop, id, &code.to_le_bytes());
         }
         while writer.len < max
+            && self.may_number()
             && let Some(id) = self.due.pop_front()
         {
             let Some(stream) = self.streams.get_mut(&id) else { continue };
@@ -211,15 +296,18 @@ impl Mux {
         body: Bytes,
     ) {
         let (len, seq) = (2 + body.len() as u32, self.pace.position());
-        self.header(now, writer, Header { len, kind: Kind::Open, flags: class.code(), stream: id, seq });
+        let header = Header { len, kind: Kind::Open, flags: class.code(), stream: id, seq };
+        self.header(now, writer, header);
         writer.scratch.put_u16_le(service.0);
         writer.len += 2;
+        self.keep(writer.way, header, || vec![Bytes::copy_from_slice(&service.0.to_le_bytes()), body.clone()]);
         writer.payload(body);
     }
 
     fn put_data(&mut self, now: Duration, max: usize, writer: &mut Writer<'_>) {
         while writer.len < max
-            && let Some((class, id)) = self.schedule.pop(self.room(now))
+            && self.may_number()
+            && let Some((class, id)) = self.schedule.pop(self.room_on(writer.way, now))
         {
             let sent = self.put_turn(now, writer, id);
             let more = self.streams.get_mut(&id).is_some_and(|stream| {
@@ -228,13 +316,14 @@ impl Mux {
             });
             self.schedule.done(class, id, sent, more);
         }
-        if self.room(now) && self.schedule.is_empty() {
+        if self.room_on(writer.way, now) && self.schedule.is_empty() {
             self.pace.on_idle();
         }
     }
 
-    fn room(&self, now: Duration) -> bool {
-        self.pace.room_at().is_some_and(|at| at <= now)
+    /// Whether paced data may be put on this pipe now.
+    fn room_on(&self, index: usize, now: Duration) -> bool {
+        self.pace.room_at().is_some_and(|at| at <= now) && self.ways.takes_data(index) && self.may_number()
     }
 
     /// One frame of data of this stream, and the eof if it was the last. Returns how many bytes were used.
@@ -249,15 +338,20 @@ impl Mux {
             self.header(now, writer, header);
             let Some(stream) = self.streams.get_mut(&id) else { return 0 };
             let mut left = len;
+            let mut kept = Vec::new();
             while left > 0
                 && let Some(chunk) = stream.send.queue.pop(left)
             {
                 left -= chunk.len();
+                if self.ways.striped {
+                    kept.push(chunk.clone());
+                }
                 writer.payload(chunk);
             }
             if stream.send.wake() {
                 self.events.push_back(Event::Writable(id));
             }
+            self.keep(writer.way, header, || kept);
         }
         let Some(stream) = self.streams.get_mut(&id) else { return 0 };
         if stream.send.state == SendState::Finishing && stream.send.queue.is_empty() {

@@ -9,6 +9,8 @@
 
 use std::{collections::VecDeque, time::Duration};
 
+use super::pipes::PIPE_WINDOW;
+
 /// Window before anything is known: what a link of 100 Mbit/s carries in 80 ms, and half of what ssh lets through.
 pub(super) const INITIAL_WINDOW: u64 = 1 << 20;
 /// Least window; at 1 Mbit/s this is 32 ms.
@@ -40,6 +42,10 @@ const SWAMPED_TIME: Duration = Duration::from_secs(1);
 /// Data goes out at so many times the rate, in bursts of no more than this time's worth: timers have 1 ms, and are late.
 const PACE: f64 = 1.03;
 const BURST: Duration = SLACK;
+/// A round trip that carries so much of what the pipes let through is held up by them, not by the link...
+const NARROW: f64 = 0.75;
+/// ...if it is so with so many in succession.
+const NARROW_ROUNDS: u32 = 2;
 /// With less than this in a round trip, a delay says nothing of the link.
 const LOAD: u64 = 64 << 10;
 /// Frames sent at one moment are one flight up to this size; bounds what is remembered of many small ones.
@@ -122,6 +128,9 @@ pub(super) struct Pace {
     /// Round trips in succession with a long queue.
     swamped: u32,
     phase: Phase,
+    /// Pipes, and round trips in succession that were held up by them.
+    pipes: usize,
+    narrow: u32,
 }
 
 impl Pace {
@@ -141,7 +150,23 @@ impl Pace {
             bare_rtt: never,
             swamped: 0,
             phase: Phase::Startup { rate: 0.0, rounds: 0 },
+            pipes: 1,
+            narrow: 0,
         }
+    }
+
+    /// The link has so many pipes from now on: what it carries is to be found out again.
+    pub(super) fn widened(&mut self, now: Duration, pipes: usize) {
+        (self.pipes, self.narrow) = (pipes, 0);
+        self.sent_until = self.sent_until.min(now);
+        if let Some(rate) = self.rate() {
+            self.phase = Phase::Startup { rate, rounds: 0 };
+        }
+    }
+
+    /// More would be carried over more pipes: each lets through a window of its own in a round trip, and all of them are full.
+    pub(super) fn is_narrow(&self) -> bool {
+        self.narrow >= NARROW_ROUNDS
     }
 
     /// Position of the next byte, that is, the `seq` of the next numbered frame.
@@ -344,6 +369,9 @@ impl Pace {
         let Round { limited, queue, load, .. } = self.round;
         self.round = Round { number: self.round.number + 1, end: self.acked.position, ..Round::default() };
         let (Some(best), Some(queue), Some((_, least_at))) = (self.rate(), queue, self.least_delay) else { return };
+        let full = PIPE_WINDOW as f64 * self.pipes as f64 * NARROW;
+        let narrow = !limited && best * self.bare_rtt.as_secs_f64() >= full;
+        self.narrow = if narrow { self.narrow + 1 } else { 0 };
         let queued = queue > slack / 2;
         let swamped = queue > self.bare_rtt / 4 + 2 * slack;
         if !swamped {

@@ -5,7 +5,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use bytes::Bytes;
 use remotely_proto::{
-    handshake::{Hello, Role, VERSIONS},
+    handshake::{Hello, Role, VERSIONS, feature},
     mux::{Config, Event, Mux, SendError},
     open::{Class, Service},
 };
@@ -120,11 +120,21 @@ impl Wire {
     }
 }
 
+/// A further pipe, as one end sees it.
+pub(crate) struct Lane {
+    pub(crate) number: u32,
+    pub(crate) pieces: VecDeque<Bytes>,
+    pub(crate) wire: Wire,
+}
+
 /// One end: the mux, what it gave out, and the way there.
 pub(crate) struct Side {
     pub(crate) mux: Mux,
     pub(crate) pieces: VecDeque<Bytes>,
     pub(crate) wire: Wire,
+    /// The first pipe is gone.
+    pub(crate) lost: bool,
+    pub(crate) lanes: Vec<Lane>,
     pub(crate) events: Vec<Event>,
     /// The process is stopped: it neither reads nor looks at its clock.
     pub(crate) asleep: bool,
@@ -132,7 +142,8 @@ pub(crate) struct Side {
 
 impl Side {
     fn new(role: Role, wire: Wire, config: Config) -> Self {
-        Self { mux: Mux::new(hello(role), config), pieces: VecDeque::new(), wire, events: Vec::new(), asleep: false }
+        let (mux, pieces, lanes) = (Mux::new(hello(role), config), VecDeque::new(), Vec::new());
+        Self { mux, pieces, wire, lost: false, lanes, events: Vec::new(), asleep: false }
     }
 
     fn pump(&mut self, now: Duration) {
@@ -141,8 +152,16 @@ impl Side {
         }
         self.mux.tick(now);
         self.wire.write(now, &mut self.pieces);
-        while self.pieces.is_empty() && self.mux.output(now, 256 << 10, &mut self.pieces) > 0 {
+        while !self.lost && self.pieces.is_empty() && self.mux.output(now, 256 << 10, &mut self.pieces) > 0 {
             self.wire.write(now, &mut self.pieces);
+        }
+        self.mux.block_pipe(0, !self.pieces.is_empty());
+        for Lane { number, pieces, wire } in &mut self.lanes {
+            wire.write(now, pieces);
+            while pieces.is_empty() && self.mux.output_to(now, *number, 64 << 10, pieces) > 0 {
+                wire.write(now, pieces);
+            }
+            self.mux.block_pipe(*number, !pieces.is_empty());
         }
         while let Some(event) = self.mux.event() {
             self.events.push(event);
@@ -155,7 +174,14 @@ impl Side {
         }
         let blocked = !self.pieces.is_empty();
         let writable = blocked.then(|| self.wire.next_departure(now));
-        [self.mux.timeout(blocked), writable].into_iter().flatten().min()
+        let lanes = self.lanes.iter().filter(|lane| !lane.pieces.is_empty());
+        let lanes = lanes.map(|lane| Some(lane.wire.next_departure(now)));
+        [self.mux.timeout(blocked), writable].into_iter().chain(lanes).flatten().min()
+    }
+
+    fn next_arrival(&self) -> Option<Duration> {
+        let lanes = self.lanes.iter().map(|lane| lane.wire.next_arrival());
+        [self.wire.next_arrival()].into_iter().chain(lanes).flatten().min()
     }
 
     /// Streams that the peer opened since the last call.
@@ -171,7 +197,8 @@ impl Side {
 }
 
 pub(crate) fn hello(role: Role) -> Hello {
-    Hello { versions: VERSIONS, features: 0, role, link: [1; 16], key: [2; 16], depth: 0, wall_ns: 3 }
+    let features = feature::PIPES;
+    Hello { versions: VERSIONS, features, role, link: [1; 16], key: [2; 16], depth: 0, wall_ns: 3 }
 }
 
 pub(crate) struct Simulator {
@@ -202,8 +229,8 @@ impl Simulator {
         let next = [
             self.client.next(self.now),
             self.agent.next(self.now),
-            self.client.wire.next_arrival().filter(|_| !self.agent.asleep),
-            self.agent.wire.next_arrival().filter(|_| !self.client.asleep),
+            self.client.next_arrival().filter(|_| !self.agent.asleep),
+            self.agent.next_arrival().filter(|_| !self.client.asleep),
             Some(limit),
         ];
         self.now = next.into_iter().flatten().min().unwrap_or(limit).max(self.now);
@@ -228,6 +255,29 @@ impl Simulator {
         self.run(ms(1000), |_| {});
     }
 
+    /// Another pipe. The agent reads it first, as where it was joined by a process of the host.
+    pub(crate) fn widen(&mut self, there: Wire, back: Wire) -> u32 {
+        let number = self.client.mux.pipe_number().expect("a number");
+        assert!(self.agent.mux.add_pipe(self.now, number) && self.client.mux.add_pipe(self.now, number));
+        let lane = |wire| Lane { number, pieces: VecDeque::new(), wire };
+        self.client.lanes.push(lane(there));
+        self.agent.lanes.push(lane(back));
+        number
+    }
+
+    /// A pipe breaks: what is in it is lost, and either side is told.
+    pub(crate) fn cut(&mut self, number: u32) {
+        for side in [&mut self.client, &mut self.agent] {
+            if number == 0 {
+                side.lost = true;
+                side.pieces.clear();
+                side.wire.segments.clear();
+            }
+            side.lanes.retain(|lane| lane.number != number);
+            side.mux.lose_pipe(self.now, number);
+        }
+    }
+
     /// A stream from client to agent.
     pub(crate) fn stream(&mut self, class: Class) -> u32 {
         let id = self.client.mux.open(self.now, SERVICE, class, Bytes::new()).unwrap();
@@ -242,6 +292,13 @@ fn deliver(now: Duration, from: &mut Side, to: &mut Side) {
         && let Some(chunk) = from.wire.read(now)
     {
         to.mux.input(now, chunk);
+    }
+    for lane in &mut from.lanes {
+        while !to.asleep
+            && let Some(chunk) = lane.wire.read(now)
+        {
+            to.mux.input_from(now, lane.number, chunk);
+        }
     }
 }
 
