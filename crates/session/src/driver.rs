@@ -1,6 +1,6 @@
-//! The one task of a link: moves bytes between the pipe and the mux, and keeps its time. Started by
+//! The task of a link: moves bytes between its first pipe and the mux, and keeps its time. Started by
 //! [`LinkBuilder::attach`](crate::LinkBuilder::attach); ends with the link and leaves its end behind. [`Course`] is what it has
-//! in common with threads that do the same.
+//! in common with threads that do the same. Further pipes have a task each, see `lane`.
 
 use std::{
     collections::VecDeque,
@@ -21,13 +21,13 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use crate::{
     link::End,
     pipe::{Pipe, PipeReader, PipeWriter},
-    shared::{Hand, Outlet, Shared, wait},
+    shared::{Due, Hand, Outlet, Shared, State, wait},
 };
 
 /// Bytes made ready for writing at once. What is urgent waits for these at most when the pipe is full.
-const BATCH: usize = 256 << 10;
+pub(crate) const BATCH: usize = 256 << 10;
 /// Rounds of reading and writing before other tasks have their turn.
-const ROUNDS: usize = 16;
+pub(crate) const ROUNDS: usize = 16;
 /// A link that is over waits so long for its last words to be written.
 pub(crate) const LAST_WORDS: Duration = Duration::from_secs(10);
 /// When the other side takes no more, so many chunks of what it has sent are still read.
@@ -40,7 +40,7 @@ pub(crate) async fn drive(shared: Arc<Shared>, pipe: Pipe, first: VecDeque<Bytes
         Ok((reader, writer)) => {
             let course = Course::begin(&shared, writer.descriptor(), first, received);
             let sleep = Box::pin(sleep_until(Instant::from_std(shared.start())));
-            let mut driver = Driver { shared: &shared, reader, writer, course, sleep };
+            let mut driver = Driver { shared: &shared, pipe: Some((reader, writer)), course, sleep };
             driver.run().await
         }
         Err(error) => End::Lost { why: format!("cannot use the pipe: {error}") },
@@ -68,6 +68,31 @@ pub(crate) fn finish(shared: &Shared, end: End) {
         }
         first
     });
+}
+
+/// The first pipe is gone. True if the link goes on over others.
+pub(crate) fn lose_first(shared: &Shared) -> bool {
+    let (alive, due) = shared.drive(|state, now| {
+        state.outlet = Outlet::default();
+        state.mux.lose_pipe(now, 0);
+        (state.mux.end().is_none(), state.due(now))
+    });
+    due.wake();
+    alive
+}
+
+/// Waits until no further pipe is driven any more, each of which writes its own last words.
+async fn alone(shared: &Shared) {
+    poll_fn(|cx| {
+        shared.drive(|state, _| {
+            if state.lanes.is_empty() {
+                return Poll::Ready(());
+            }
+            wait(&mut state.alone, cx);
+            Poll::Pending
+        })
+    })
+    .await;
 }
 
 /// The runtime may be shut down at any await.
@@ -102,13 +127,13 @@ impl Course {
     /// Lets the mux act on the time, and takes its output. If the link is over: why, and whether there are last words.
     pub(crate) fn turn(&mut self, shared: &Shared, cx: &Context<'_>) -> Option<(End, bool)> {
         let pieces = &mut self.pieces;
-        let (over, peer, wake_at) = shared.drive(|state, now| {
+        let (over, peer, wake_at, due) = shared.drive(|state, now| {
             state.mux.tick(now);
             if state.outlet.hand == Hand::Other {
                 state.outlet.missed = true;
                 wait(&mut state.driver, cx);
                 state.wakes_at = state.mux.timeout(true);
-                return (None, None, state.wakes_at);
+                return (None, None, state.wakes_at, Due::default());
             }
             if pieces.is_empty() {
                 std::mem::swap(pieces, &mut state.outlet.left);
@@ -123,18 +148,23 @@ impl Course {
             // While the pipe is full, new output is no reason to wake: it has to wait for the pipe anyway.
             let blocked = !pieces.is_empty();
             state.outlet.hand = if blocked { Hand::Driver } else { Hand::Free };
-            state.silent = state.mux.held() && !blocked;
-            if state.silent {
-                state.holder.take().into_iter().for_each(Waker::wake);
+            state.mux.block_pipe(0, blocked);
+            state.note_silence();
+            let mut due = Due::default();
+            if !state.lanes.is_empty() {
+                state.driver = None;
+                due = state.due(now);
             }
-            if blocked {
-                state.driver = None
+            // With other pipes the time is to be kept for these.
+            if blocked && state.lanes.is_empty() {
+                state.driver = None;
             } else {
-                wait(&mut state.driver, cx)
+                wait(&mut state.driver, cx);
             }
             state.wakes_at = state.mux.timeout(blocked);
-            (over, state.mux.peer().map(|&(hello, _)| hello), state.wakes_at)
+            (over, state.mux.peer().map(|&(hello, _)| hello), state.wakes_at, due)
         });
+        due.wake();
         self.wake_at = wake_at;
         if peer.is_some() && shared.progress.borrow().peer.is_none() {
             shared.progress.send_modify(|progress| progress.peer = peer);
@@ -143,10 +173,21 @@ impl Course {
     }
 }
 
+impl State {
+    /// Tells who waits for it that the announcement of silence is in each pipe.
+    pub(crate) fn note_silence(&mut self) {
+        let written = self.outlet.hand != Hand::Driver && self.lanes.iter().all(|lane| lane.waiting.is_some());
+        self.silent = self.mux.held() && written;
+        if self.silent {
+            self.holder.take().into_iter().for_each(Waker::wake);
+        }
+    }
+}
+
 struct Driver<'a> {
     shared: &'a Shared,
-    reader: PipeReader,
-    writer: PipeWriter,
+    /// `None` when it is gone and the link runs over others.
+    pipe: Option<(PipeReader, PipeWriter)>,
     course: Course,
     sleep: Pin<Box<Sleep>>,
 }
@@ -157,6 +198,7 @@ impl Driver<'_> {
         if flush {
             // Whether they arrive or not, the link is over.
             let _ = timeout(LAST_WORDS, poll_fn(|cx| self.poll_flush(cx))).await;
+            let _ = timeout(LAST_WORDS, alone(self.shared)).await;
         }
         end
     }
@@ -167,17 +209,24 @@ impl Driver<'_> {
             // Reading comes before looking at the clock: what lies in the pipe proves that the other side is there.
             let mut moved = match self.poll_input(cx) {
                 Ok(moved) => moved,
-                Err(why) => return Poll::Ready((End::Lost { why }, false)),
+                Err(why) if !self.goes_on() => return Poll::Ready((End::Lost { why }, false)),
+                Err(_) => true,
             };
             if let Some(over) = self.course.turn(self.shared, cx) {
                 return Poll::Ready(over);
             }
-            if !self.course.pieces.is_empty() {
-                match self.writer.poll_write(cx, &mut self.course.pieces) {
+            if !self.course.pieces.is_empty()
+                && let Some((reader, writer)) = &mut self.pipe
+            {
+                match writer.poll_write(cx, &mut self.course.pieces) {
                     Poll::Pending => {}
                     Poll::Ready(Ok(())) => moved = true,
                     Poll::Ready(Err(error)) => {
-                        return Poll::Ready((after_write_error(self.shared, &error, || self.reader.read_now()), false));
+                        let end = after_write_error(self.shared, &error, || reader.read_now());
+                        if !self.goes_on() {
+                            return Poll::Ready((end, false));
+                        }
+                        moved = true;
                     }
                 }
             }
@@ -189,8 +238,19 @@ impl Driver<'_> {
         Poll::Pending
     }
 
+    /// Without the first pipe, if there are others.
+    fn goes_on(&mut self) -> bool {
+        let goes_on = lose_first(self.shared);
+        if goes_on {
+            self.pipe = None;
+            self.course.pieces.clear();
+        }
+        goes_on
+    }
+
     fn poll_input(&mut self, cx: &mut Context<'_>) -> Result<bool, String> {
-        match self.reader.poll_read(cx) {
+        let Some((reader, _)) = &mut self.pipe else { return Ok(false) };
+        match reader.poll_read(cx) {
             Poll::Pending => Ok(false),
             Poll::Ready(Ok(chunk)) if chunk.is_empty() => Err("the pipe ended".to_owned()),
             Poll::Ready(Ok(chunk)) => {
@@ -212,8 +272,9 @@ impl Driver<'_> {
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some((_, writer)) = &mut self.pipe else { return Poll::Ready(Ok(())) };
         while !self.course.pieces.is_empty() {
-            ready!(self.writer.poll_write(cx, &mut self.course.pieces))?;
+            ready!(writer.poll_write(cx, &mut self.course.pieces))?;
         }
         Poll::Ready(Ok(()))
     }

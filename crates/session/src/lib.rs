@@ -5,6 +5,7 @@
 //! gives the [`Link`], which opens further streams, and [`Incoming`], which yields those that the other side opens.
 
 mod driver;
+mod lane;
 mod link;
 mod message;
 mod pipe;
@@ -19,6 +20,7 @@ pub use remotely_proto::{
 };
 
 pub use self::{
+    lane::Added,
     link::{End, Ended, Held, Incoming, Link, LinkBuilder, Offer, Settings},
     message::{MessageReceiver, MessageSender, RecvMessageError},
     pipe::{Pipe, PipeReader, PipeWriter},

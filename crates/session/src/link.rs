@@ -10,7 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use remotely_proto::{
-    handshake::{Hello, Role, VERSIONS, Versions},
+    handshake::{Hello, Role, VERSIONS, Versions, feature},
     mux::{Config, Mux, Stats},
     open::{Class, Service},
 };
@@ -19,6 +19,7 @@ use thiserror::Error;
 
 use crate::{
     driver,
+    lane::{self, Added},
     pipe::Pipe,
     shared::{Handle, Opened, Shared, Waiting, wait},
     stream::Stream,
@@ -107,7 +108,7 @@ impl LinkBuilder {
         let key = if settings.role == Role::Client { random() } else { [0; 16] };
         let hello = Hello {
             versions: VERSIONS,
-            features: 0,
+            features: feature::PIPES,
             role: settings.role,
             link: random(),
             key,
@@ -270,6 +271,43 @@ impl Link {
     /// is no such stream any more, or it was given up.
     pub fn sent(&self, stream: u32) -> Option<(u64, usize)> {
         self.handle.shared().with(|state, _| state.mux.sent(stream))
+    }
+
+    /// A number for a further pipe, none of which is given twice. `None` if the other side does not know of several pipes, or is
+    /// not linked yet; if there are eight; and if the link is over.
+    pub fn pipe_number(&self) -> Option<u32> {
+        self.handle.shared().with(|state, _| state.mux.pipe_number())
+    }
+
+    /// Has the link run over a further pipe, from whose other end the other side does the same under the same number, which the
+    /// client has [drawn](Self::pipe_number). The agent must have done so before the client does. `received` is what has already been
+    /// read from the pipe. `None` if the link cannot have it.
+    ///
+    /// While the link has several pipes, the loss of one is not its end: what was on its way there goes over the others. Fails if the
+    /// pipe cannot be used.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime with I/O and time enabled.
+    pub fn add_pipe(&self, number: u32, pipe: Pipe, received: Bytes) -> io::Result<Option<Added>> {
+        lane::start(self.handle.shared(), number, pipe, received)
+    }
+
+    /// Waits until more could be sent, in one direction or the other, if there were more pipes than there are, and says how many
+    /// that are. For the client; each time it is told once. Cancel safe.
+    pub async fn narrow(&self) -> Result<usize, Ended> {
+        poll_fn(|cx| {
+            self.handle.shared().with(|state, _| {
+                if let Some(pipes) = state.narrow.take() {
+                    return Poll::Ready(Ok(pipes));
+                }
+                if state.mux.end().is_some() {
+                    return Poll::Ready(Err(Ended));
+                }
+                wait(&mut state.widener, cx);
+                Poll::Pending
+            })
+        })
+        .await
     }
 
     /// What has passed so far.

@@ -44,11 +44,26 @@ pub(crate) struct State {
     pub(crate) driver: Option<Waker>,
     /// Until when it does, if nobody wakes it.
     pub(crate) wakes_at: Option<Duration>,
+    /// Those that drive further pipes.
+    pub(crate) lanes: Vec<Lane>,
+    /// Who waits until there are none.
+    pub(crate) alone: Option<Waker>,
+    /// More pipes than so many would help, and who waits for that.
+    pub(crate) narrow: Option<usize>,
+    pub(crate) widener: Option<Waker>,
     pub(crate) outlet: Outlet,
     /// That nothing will come for a while has been written to the pipe, and nothing since.
     pub(crate) silent: bool,
     /// Who waits for that.
     pub(crate) holder: Option<Waker>,
+}
+
+/// A further pipe.
+#[derive(Debug)]
+pub(crate) struct Lane {
+    pub(crate) number: u32,
+    /// Its task, while that waits for something to write.
+    pub(crate) waiting: Option<Waker>,
 }
 
 /// What it takes to write without the driver.
@@ -107,8 +122,20 @@ pub(crate) struct Opened {
 impl Shared {
     pub(crate) fn new(mux: Mux) -> Self {
         let (streams, offers) = (HashMap::new(), Offers::default());
-        let outlet = Outlet::default();
-        let state = State { mux, streams, offers, driver: None, wakes_at: None, outlet, silent: false, holder: None };
+        let state = State {
+            mux,
+            streams,
+            offers,
+            driver: None,
+            wakes_at: None,
+            lanes: Vec::new(),
+            alone: None,
+            narrow: None,
+            widener: None,
+            outlet: Outlet::default(),
+            silent: false,
+            holder: None,
+        };
         Self { start: Instant::now(), state: Mutex::new(state), progress: watch::Sender::default() }
     }
 
@@ -120,34 +147,33 @@ impl Shared {
     /// Does something with the state, then wakes whom it concerns: tasks that wait for a stream, and the driver if there is
     /// something to write, now or before it would look by itself.
     pub(crate) fn with<R>(&self, act: impl FnOnce(&mut State, Duration) -> R) -> R {
-        let (result, driver) = self.drive(|state, now| {
+        let (result, due) = self.drive(|state, now| {
             let result = act(state, now);
-            let driver = state.driver_due(now);
-            (result, driver)
+            (result, state.due(now))
         });
-        driver.into_iter().for_each(Waker::wake);
+        due.wake();
         result
     }
 
     /// As [`with`](Self::with), for a little that is waited for: it is written before this returns, if the pipe takes it and
     /// nothing is before it. That saves two changes of threads.
     pub(crate) fn with_now<R>(&self, act: impl FnOnce(&mut State, Duration) -> R) -> R {
-        let (result, output, driver) = self.drive(|state, now| {
+        let (result, output, due) = self.drive(|state, now| {
             let result = act(state, now);
             let output = state.take_output(now);
-            let driver = if output.is_none() { state.driver_due(now) } else { None };
-            (result, output, driver)
+            let due = if output.is_none() { state.due(now) } else { Due::default() };
+            (result, output, due)
         });
-        driver.into_iter().for_each(Waker::wake);
+        due.wake();
         if let Some((writer, mut pieces)) = output {
             // What it fails with is the driver's to find out. Not under the lock: who reads what comes of it needs that at once.
             let _ = write_pieces(&*writer, &mut pieces);
-            self.drive(|state, now| state.give_back(now, pieces)).into_iter().for_each(Waker::wake);
+            self.drive(|state, now| state.give_back(now, pieces)).wake();
         }
         result
     }
 
-    /// As [`with`](Self::with), for the driver, which need not be woken.
+    /// As [`with`](Self::with), for who drives a pipe and need not be woken.
     pub(crate) fn drive<R>(&self, act: impl FnOnce(&mut State, Duration) -> R) -> R {
         let mut wake = Vec::new();
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -171,28 +197,59 @@ impl State {
     }
 
     /// The driver, if it has something to do now.
-    fn give_back(&mut self, now: Duration, left: VecDeque<Bytes>) -> Option<Waker> {
+    fn give_back(&mut self, now: Duration, left: VecDeque<Bytes>) -> Due {
         let more = !left.is_empty();
         self.outlet.hand = if more { Hand::Driver } else { Hand::Free };
         self.outlet.left = left;
         let more = more || std::mem::take(&mut self.outlet.missed);
-        if more || self.mux.end().is_some() { self.driver.take() } else { self.driver_due(now) }
+        self.mux.block_pipe(0, self.outlet.hand == Hand::Driver);
+        let mut due = self.due(now);
+        if more || self.mux.end().is_some() {
+            due.driver = due.driver.or(self.driver.take());
+        }
+        due
     }
 
-    /// The driver, if it would sleep too long: something can be written now, or pacing lets it sooner than it knows of.
-    fn driver_due(&mut self, now: Duration) -> Option<Waker> {
-        self.driver.as_ref()?;
-        let sooner = || match (self.mux.timeout(false), self.wakes_at) {
+    /// Who would sleep too long: whoever drives the pipe on which something can be written now, and the driver, who keeps the
+    /// time, if pacing lets something through sooner than it knows of.
+    pub(crate) fn due(&mut self, now: Duration) -> Due {
+        let mut due = Due::default();
+        if self.lanes.is_empty() {
+            if self.driver.is_some() && (self.mux.has_output(now) || self.is_sooner()) {
+                due.driver = self.driver.take();
+            }
+            return due;
+        }
+        match self.mux.next_pipe(now) {
+            Some(0) => due.driver = self.driver.take(),
+            Some(pipe) => {
+                let lane = self.lanes.iter_mut().find(|lane| lane.number == pipe);
+                due.lane = lane.and_then(|lane| lane.waiting.take());
+            }
+            None => {}
+        }
+        if due.driver.is_none() && self.driver.is_some() && self.is_sooner() {
+            due.driver = self.driver.take();
+        }
+        due
+    }
+
+    fn is_sooner(&self) -> bool {
+        let blocked = self.outlet.hand == Hand::Driver;
+        match (self.mux.timeout(blocked), self.wakes_at) {
             (Some(due), Some(at)) => due < at,
             (due, at) => due.is_some() && at.is_none(),
-        };
-        if self.mux.has_output(now) || sooner() { self.driver.take() } else { None }
+        }
     }
 
     fn events(&mut self, wake: &mut Vec<Waker>) {
         while let Some(event) = self.mux.event() {
             match event {
                 Event::Linked => {}
+                Event::Narrow(pipes) => {
+                    self.narrow = Some(pipes);
+                    wake.extend(self.widener.take());
+                }
                 Event::Opened { id, service, class, body } => {
                     if self.offers.closed {
                         self.mux.drop_send(id, reset::REFUSED);
@@ -216,7 +273,26 @@ impl State {
         if self.mux.end().is_some() {
             wake.extend(self.offers.waiting.take());
             wake.extend(self.holder.take());
+            wake.extend(self.widener.take());
+            if !self.lanes.is_empty() {
+                wake.extend(self.lanes.iter_mut().filter_map(|lane| lane.waiting.take()));
+                wake.extend(self.driver.take());
+            }
         }
+    }
+}
+
+/// Who is to be woken, with the state no longer locked.
+#[derive(Debug, Default)]
+#[must_use]
+pub(crate) struct Due {
+    driver: Option<Waker>,
+    lane: Option<Waker>,
+}
+
+impl Due {
+    pub(crate) fn wake(self) {
+        self.driver.into_iter().chain(self.lane).for_each(Waker::wake);
     }
 }
 

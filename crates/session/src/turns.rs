@@ -17,7 +17,7 @@ use bytes::{Bytes, BytesMut};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::{Errno, read, write};
 
-use crate::driver::{Course, LAST_WORDS, after_write_error, finish, lose};
+use crate::driver::{Course, LAST_WORDS, after_write_error, finish, lose, lose_first};
 use crate::link::End;
 use crate::pipe::{Pipe, prepare, read_into, write_pieces};
 use crate::shared::Shared;
@@ -83,8 +83,8 @@ enum Role {
 
 /// What goes from one who leads to the next.
 struct Leading {
-    reader: OwnedFd,
-    writer: Arc<OwnedFd>,
+    /// `None` when it is gone and the link runs over others.
+    pipe: Option<(OwnedFd, Arc<OwnedFd>)>,
     buffer: BytesMut,
     course: Course,
     waker: Waker,
@@ -104,7 +104,8 @@ impl Turns {
         let writer = Arc::new(writer);
         let bell = Arc::new(Bell::new()?);
         let course = Course::begin(&shared, writer.clone(), first, received);
-        let leading = Leading { reader, writer, buffer: BytesMut::new(), course, waker: bell.clone().into() };
+        let pipe = Some((reader, writer));
+        let leading = Leading { pipe, buffer: BytesMut::new(), course, waker: bell.clone().into() };
         let (ready, seat) = (Mutex::default(), Mutex::default());
         let inner = Inner { shared, bell, ready, seat, watch: Condvar::new(), spare: Condvar::new(), elsewhere };
         let inner = Arc::new(inner);
@@ -169,7 +170,7 @@ impl Inner {
             let over = over.or_else(|| leading.receive(&self.shared, &self.bell, || self.is_idle()));
             if let Some((end, flush)) = over {
                 if flush {
-                    leading.flush();
+                    leading.flush(&self.shared);
                 }
                 self.end(end);
                 return Role::End;
@@ -334,15 +335,29 @@ impl Leading {
             if self.course.pieces.is_empty() {
                 return None;
             }
-            match write_pieces(&*self.writer, &mut self.course.pieces) {
+            let Some((reader, writer)) = &self.pipe else { return None };
+            match write_pieces(&**writer, &mut self.course.pieces) {
                 Ok(()) => {}
                 Err(Errno::AGAIN) => return None,
                 Err(error) => {
-                    let read = || Ok(read_into(&self.reader, &mut self.buffer)?);
-                    return Some((after_write_error(shared, &error.into(), read), false));
+                    let read = || Ok(read_into(reader, &mut self.buffer)?);
+                    let end = after_write_error(shared, &error.into(), read);
+                    if !self.goes_on(shared) {
+                        return Some((end, false));
+                    }
                 }
             }
         }
+    }
+
+    /// Without the first pipe, if there are others.
+    fn goes_on(&mut self, shared: &Shared) -> bool {
+        let goes_on = lose_first(shared);
+        if goes_on {
+            self.pipe = None;
+            self.course.pieces.clear();
+        }
+        goes_on
     }
 
     /// Waits until there is something to be done, unless there is, and takes what has come.
@@ -356,13 +371,17 @@ impl Leading {
         let limit =
             limit.map(|time| Timespec { tv_sec: time.as_secs().cast_signed(), tv_nsec: time.subsec_nanos().into() });
         let blocked = !self.course.pieces.is_empty();
+        let (reader, writer, used) = match &self.pipe {
+            Some((reader, writer)) => (reader, &**writer, if blocked { 3 } else { 2 }),
+            None => (&bell.fd, &bell.fd, 1),
+        };
         let mut fds = [
-            PollFd::new(&self.reader, PollFlags::IN),
             PollFd::new(&bell.fd, PollFlags::IN),
-            PollFd::new(&*self.writer, PollFlags::OUT),
+            PollFd::new(reader, PollFlags::IN),
+            PollFd::new(writer, PollFlags::OUT),
         ];
-        let polled = poll(&mut fds[..if blocked { 3 } else { 2 }], limit.as_ref());
-        let [came, rang] = [0, 1].map(|n| polled.is_ok() && !fds[n].revents().is_empty());
+        let polled = poll(&mut fds[..used], limit.as_ref());
+        let [rang, came] = [0, 1].map(|n| polled.is_ok() && n < used && !fds[n].revents().is_empty());
         bell.unpark(rang);
         match polled {
             Ok(_) | Err(Errno::INTR) => {}
@@ -371,9 +390,16 @@ impl Leading {
         if !came {
             return None;
         }
+        let end = self.read(shared)?;
+        if self.goes_on(shared) { None } else { Some(end) }
+    }
+
+    /// Takes what has come. Something, if the pipe is gone.
+    fn read(&mut self, shared: &Shared) -> Option<(End, bool)> {
+        let (reader, _) = self.pipe.as_ref()?;
         for _ in 0..READS {
             let room = self.buffer.capacity();
-            match read_into(&self.reader, &mut self.buffer) {
+            match read_into(reader, &mut self.buffer) {
                 Ok(chunk) if chunk.is_empty() => return Some((End::Lost { why: "the pipe ended".into() }, false)),
                 Ok(chunk) => {
                     let all = chunk.len() < room;
@@ -390,17 +416,24 @@ impl Leading {
     }
 
     /// Whether they arrive or not, the link is over.
-    fn flush(&mut self) {
+    fn flush(&mut self, shared: &Shared) {
         let until = Instant::now() + LAST_WORDS;
-        while !self.course.pieces.is_empty() && Instant::now() < until {
-            match write_pieces(&*self.writer, &mut self.course.pieces) {
+        while !self.course.pieces.is_empty()
+            && Instant::now() < until
+            && let Some((_, writer)) = &self.pipe
+        {
+            match write_pieces(&**writer, &mut self.course.pieces) {
                 Ok(()) => {}
                 Err(Errno::AGAIN) => {
                     let limit = Timespec { tv_sec: 1, tv_nsec: 0 };
-                    let _ = poll(&mut [PollFd::new(&*self.writer, PollFlags::OUT)], Some(&limit));
+                    let _ = poll(&mut [PollFd::new(&**writer, PollFlags::OUT)], Some(&limit));
                 }
-                Err(_) => return,
+                Err(_) => break,
             }
+        }
+        // Further pipes write their own.
+        while shared.drive(|state, _| !state.lanes.is_empty()) && Instant::now() < until {
+            thread::sleep(TICK);
         }
     }
 }

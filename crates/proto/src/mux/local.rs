@@ -245,11 +245,14 @@ impl Mux {
 
     /// Closing, and nothing is left to be sent.
     pub(super) fn say_goodbye(&mut self) {
-        let sent = self.schedule.is_empty() && self.due.is_empty() && self.refused.is_empty();
-        let idle = sent && !self.kept.has_again();
-        if self.close_by.is_some() && self.end.is_none() && idle {
+        if self.may_close() && self.end.is_none() {
             self.goodbye = Some(goodbye::CLOSED);
             self.over(End::Closed);
         }
+    }
+
+    pub(super) fn may_close(&self) -> bool {
+        let sent = self.schedule.is_empty() && self.due.is_empty() && self.refused.is_empty();
+        self.close_by.is_some() && sent && !self.kept.has_again()
     }
 }

@@ -139,7 +139,7 @@ impl Mux {
             self.schedule.has_control() && self.may_number()
         };
         let urgent = link || streams || self.kept.has_again();
-        urgent || data || self.ack_at.is_some_and(|at| at <= now) || self.close_by.is_some()
+        urgent || data || self.ack_at.is_some_and(|at| at <= now) || self.may_close()
     }
 
     fn finish_output(&mut self, now: Duration, mut writer: Writer<'_>) -> usize {
