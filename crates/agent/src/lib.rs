@@ -18,10 +18,13 @@
 //! | keeper | one thread | waits for the agent, and ends what that leaves behind (`tunnel::keeper`) |
 //! | agent | many threads | the link, the functions, what they print (`tunnel`) |
 //!
+//! Where a link of either has several pipes, there is one process more for each (`join`), which has handed its own over to the agent.
+//!
 //! # Features
 //! - `run`: the agent of a run;
 //! - `copy`: put and fetch over a tunnel. Without it, a stream of that service is refused like one that nobody knows.
 
+mod join;
 #[cfg(feature = "run")]
 mod run;
 mod start;
@@ -30,6 +33,7 @@ mod sys;
 mod tunnel;
 mod watchdog;
 
+pub use self::join::main as join;
 #[cfg(feature = "run")]
 pub use self::run::main as run;
 pub use self::tunnel::main as tunnel;

@@ -54,15 +54,10 @@ pub(crate) fn greet(pipe: &Pipe) -> io::Result<()> {
 }
 
 /// Reads the size of the first flight, which is for a shell that has to throw it away, and nothing behind it.
-fn skip_line(from: BorrowedFd<'_>) -> io::Result<()> {
-    let (mut byte, limit) = ([0], Timespec { tv_sec: SIZE_WITHIN, tv_nsec: 0 });
+pub(crate) fn skip_line(from: BorrowedFd<'_>) -> io::Result<()> {
+    let mut byte = [0];
     for _ in 0..SIZE_LINE {
-        if retry_on_intr(|| poll(&mut [PollFd::new(&from, PollFlags::IN)], Some(&limit)))? == 0 {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
-        if retry_on_intr(|| rustix::io::read(from, &mut byte))? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
+        read_exact(from, &mut byte)?;
         match byte[0] {
             b'\n' => return Ok(()),
             b'0'..=b'9' => {}
@@ -70,6 +65,21 @@ fn skip_line(from: BorrowedFd<'_>) -> io::Result<()> {
         }
     }
     Err(io::Error::new(io::ErrorKind::InvalidData, "what came first is not the size of a first flight"))
+}
+
+/// Reads so many bytes, each of which may take as long as one of that line.
+pub(crate) fn read_exact(from: BorrowedFd<'_>, mut bytes: &mut [u8]) -> io::Result<()> {
+    let limit = Timespec { tv_sec: SIZE_WITHIN, tv_nsec: 0 };
+    while !bytes.is_empty() {
+        if retry_on_intr(|| poll(&mut [PollFd::new(&from, PollFlags::IN)], Some(&limit)))? == 0 {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        match retry_on_intr(|| rustix::io::read(from, &mut *bytes))? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            read => bytes = &mut bytes[read..],
+        }
+    }
+    Ok(())
 }
 
 /// Closes a link, which may take a while to say goodbye.

@@ -82,6 +82,54 @@ pub struct Hello {
     pub wall_ns: u64,
 }
 
+/// What a further pipe of a link begins with, from the client: it belongs to this link, under this number.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Ticket {
+    /// Name of the link.
+    pub link: [u8; 16],
+    /// Its key, which nobody else knows.
+    pub key: [u8; 16],
+    /// Number of the pipe.
+    pub pipe: u32,
+}
+
+impl Ticket {
+    /// Bytes of one.
+    pub const LEN: usize = 36;
+
+    /// As it is sent.
+    pub fn encode(&self) -> [u8; Self::LEN] {
+        let mut out = [0; Self::LEN];
+        out[..16].copy_from_slice(&self.link);
+        out[16..32].copy_from_slice(&self.key);
+        out[32..].copy_from_slice(&self.pipe.to_le_bytes());
+        out
+    }
+
+    /// The reverse of [`encode`](Self::encode).
+    pub fn decode(bytes: &[u8; Self::LEN]) -> Self {
+        let mut ticket = Self { link: [0; 16], key: [0; 16], pipe: 0 };
+        ticket.link.copy_from_slice(&bytes[..16]);
+        ticket.key.copy_from_slice(&bytes[16..32]);
+        let mut pipe = [0; 4];
+        pipe.copy_from_slice(&bytes[32..]);
+        ticket.pipe = u32::from_le_bytes(pipe);
+        ticket
+    }
+
+    /// Whether it is for the link that this client's hello has begun. Takes as long for a wrong key as for the right one.
+    pub fn admits_to(&self, client: &Hello) -> bool {
+        let differ = self.key.iter().zip(client.key).fold(0, |all, (ours, theirs)| all | (ours ^ theirs));
+        self.link == client.link && std::hint::black_box(differ) == 0
+    }
+}
+
+impl std::fmt::Debug for Ticket {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ticket").field("pipe", &self.pipe).finish_non_exhaustive()
+    }
+}
+
 /// What the two hellos come to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Negotiated {
@@ -176,6 +224,17 @@ mod tests {
         theirs[0] = 0x88;
         theirs.push(0xf6);
         assert!(ours.negotiate(&theirs).is_ok());
+    }
+
+    #[test]
+    fn a_ticket_is_for_one_link() {
+        let client = hello(Role::Client, 1, 1, 0);
+        let ticket = Ticket { link: client.link, key: client.key, pipe: 0x0102_0304 };
+        assert_eq!(Ticket::decode(&ticket.encode()), ticket);
+        assert!(ticket.admits_to(&client));
+        assert!(!Ticket { key: [9; 16], ..ticket }.admits_to(&client));
+        assert!(!Ticket { link: [9; 16], ..ticket }.admits_to(&client));
+        assert!(!format!("{ticket:?}").contains('8'), "the key is for nobody's eyes");
     }
 
     #[test]

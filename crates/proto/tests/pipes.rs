@@ -199,14 +199,14 @@ fn what_the_agent_sends_widens_the_link_too_and_a_slow_link_does_not() {
 #[test]
 fn a_peer_that_does_not_know_of_pipes_gets_none() {
     let mut mux = Mux::new(hello(Role::Client), Config::default());
-    assert_eq!(mux.pipe_number(), None);
+    assert_eq!(mux.ticket(), None);
     let old = remotely_proto::handshake::Hello { features: 0, ..hello(Role::Agent) };
     let mut agent = Mux::new(old, Config::default());
     let mut pieces = Default::default();
     agent.output(ms(1), 1 << 20, &mut pieces);
     pieces.drain(..).for_each(|piece| mux.input(ms(1), piece));
     assert!(mux.peer().is_some());
-    assert_eq!(mux.pipe_number(), None);
+    assert_eq!(mux.ticket(), None);
     assert!(!mux.add_pipe(ms(1), 1));
 }
 

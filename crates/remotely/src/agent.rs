@@ -31,11 +31,12 @@ pub(crate) fn become_agent() {
         #[cfg(feature = "run")]
         [kind] if kind == "run" => drop(remotely_agent::run()),
         [kind] if kind == "tunnel" => drop(remotely_agent::tunnel()),
+        [kind] if kind == "join" => drop(remotely_agent::join()),
         [flag] if flag == "--hash" => done(place::print_hash()),
         [flag, hash] if flag == "--verify" => done(place::verify(hash.as_bytes())),
         _ => {
             let usage =
-                format!("remotely: {WORD} is for the other side, as: {WORD} run, tunnel, --hash, --verify HASH\n");
+                format!("remotely: {WORD} is for the other side, as: {WORD} run, tunnel, join, --hash, --verify HASH\n");
             let _ = io::stderr().write_all(usage.as_bytes());
             std::process::exit(125)
         }

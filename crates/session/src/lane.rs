@@ -1,5 +1,5 @@
-//! A further pipe of a link: a task that moves bytes between it and the mux. Started by [`Link::add_pipe`](crate::Link::add_pipe);
-//! ends with its pipe or with the link. It keeps no time: the driver of the first pipe does.
+//! A further pipe of a link: a task that moves bytes between it and the mux. Started by [`Pipes::add`]; ends with its pipe or with
+//! the link. It keeps no time: the driver of the first pipe does.
 
 use std::{
     collections::VecDeque,
@@ -10,12 +10,14 @@ use std::{
 };
 
 use bytes::Bytes;
+use remotely_proto::handshake::{Hello, Ticket};
 use tokio::{sync::oneshot, time::timeout};
 
 use crate::{
     driver::{BATCH, LAST_WORDS, ROUNDS},
+    link::{End, Ended},
     pipe::{Pipe, PipeReader, PipeWriter},
-    shared::{Lane, Shared},
+    shared::{Lane, Shared, wait},
 };
 
 /// A pipe that was added to a link.
@@ -30,8 +32,65 @@ impl Added {
     }
 }
 
+/// The pipes of a link. Does not keep the link from being closed, as a [`Link`](crate::Link) does. Clones are the same.
+#[derive(Debug, Clone)]
+pub struct Pipes(Arc<Shared>);
+
+impl Pipes {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self(shared)
+    }
+
+    /// The other side's hello, or the end. Cancel safe.
+    pub async fn linked(&self) -> Result<Hello, End> {
+        self.0.linked().await
+    }
+
+    /// Waits for the end of the link, and says why. Cancel safe.
+    pub async fn ended(&self) -> End {
+        self.0.ended().await
+    }
+
+    /// What proves that a pipe belongs to this link, with a number that was not given before. For the client. `None` if the other
+    /// side does not know of several pipes, or is not linked yet; if there are eight; and if the link is over.
+    pub fn ticket(&self) -> Option<Ticket> {
+        self.0.with(|state, _| state.mux.ticket())
+    }
+
+    /// Has the link run over a further pipe, from whose other end the other side does the same under the same number. The agent
+    /// must have done so before the client does. `received` is what has already been read from the pipe. `None` if the link cannot
+    /// have it.
+    ///
+    /// While the link has several pipes, the loss of one is not its end: what was on its way there goes over the others. Fails if the
+    /// pipe cannot be used.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime with I/O and time enabled.
+    pub fn add(&self, number: u32, pipe: Pipe, received: Bytes) -> io::Result<Option<Added>> {
+        start(&self.0, number, pipe, received)
+    }
+
+    /// Waits until more could be sent, in one direction or the other, if there were more pipes than there are, and says how many
+    /// that are. For the client; each time it is told once. Cancel safe.
+    pub async fn narrow(&self) -> Result<usize, Ended> {
+        poll_fn(|cx| {
+            self.0.with(|state, _| {
+                if let Some(pipes) = state.narrow.take() {
+                    return Poll::Ready(Ok(pipes));
+                }
+                if state.mux.end().is_some() {
+                    return Poll::Ready(Err(Ended));
+                }
+                wait(&mut state.widener, cx);
+                Poll::Pending
+            })
+        })
+        .await
+    }
+}
+
 /// Adds a pipe and starts its task. `None` if the link cannot have it.
-pub(crate) fn start(shared: &Arc<Shared>, number: u32, pipe: Pipe, received: Bytes) -> io::Result<Option<Added>> {
+fn start(shared: &Arc<Shared>, number: u32, pipe: Pipe, received: Bytes) -> io::Result<Option<Added>> {
     let (reader, writer) = pipe.split()?;
     let added = shared.with(|state, now| {
         let added = state.mux.add_pipe(now, number);

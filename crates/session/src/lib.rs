@@ -14,13 +14,13 @@ mod stream;
 mod turns;
 
 pub use remotely_proto::{
-    handshake::{Hello, Role, Versions},
+    handshake::{Hello, Role, Ticket, Versions},
     mux::{RecvError, SendError, Stats},
     open::{Class, Service, reset},
 };
 
 pub use self::{
-    lane::Added,
+    lane::{Added, Pipes},
     link::{End, Ended, Held, Incoming, Link, LinkBuilder, Offer, Settings},
     message::{MessageReceiver, MessageSender, RecvMessageError},
     pipe::{Pipe, PipeReader, PipeWriter},

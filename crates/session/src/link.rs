@@ -19,7 +19,7 @@ use thiserror::Error;
 
 use crate::{
     driver,
-    lane::{self, Added},
+    lane::Pipes,
     pipe::Pipe,
     shared::{Handle, Opened, Shared, Waiting, wait},
     stream::Stream,
@@ -211,15 +211,7 @@ impl Link {
 
     /// Waits for the other side's hello, or for the end. Cancel safe.
     pub async fn linked(&self) -> Result<Hello, End> {
-        let mut progress = self.handle.shared().progress.subscribe();
-        let progress = progress.wait_for(|progress| progress.peer.is_some() || progress.end.is_some()).await;
-        // The sender lives in what this handle holds.
-        let Ok(progress) = progress else { return Err(End::Closed) };
-        match (progress.peer, &progress.end) {
-            (Some(peer), _) => Ok(peer),
-            (None, Some(end)) => Err(end.clone()),
-            (None, None) => Err(End::Closed),
-        }
+        self.handle.shared().linked().await
     }
 
     /// Whether the link is over.
@@ -229,11 +221,7 @@ impl Link {
 
     /// Waits for the end of the link, and says why. Cancel safe.
     pub async fn ended(&self) -> End {
-        let mut progress = self.handle.shared().progress.subscribe();
-        match progress.wait_for(|progress| progress.end.is_some()).await {
-            Ok(progress) => progress.end.clone().unwrap_or(End::Closed),
-            Err(_) => End::Closed,
-        }
+        self.handle.shared().ended().await
     }
 
     /// Closes the link in order: what has been sent goes out, then a goodbye. Streams fail from now on; what the other
@@ -273,41 +261,9 @@ impl Link {
         self.handle.shared().with(|state, _| state.mux.sent(stream))
     }
 
-    /// A number for a further pipe, none of which is given twice. `None` if the other side does not know of several pipes, or is
-    /// not linked yet; if there are eight; and if the link is over.
-    pub fn pipe_number(&self) -> Option<u32> {
-        self.handle.shared().with(|state, _| state.mux.pipe_number())
-    }
-
-    /// Has the link run over a further pipe, from whose other end the other side does the same under the same number, which the
-    /// client has [drawn](Self::pipe_number). The agent must have done so before the client does. `received` is what has already been
-    /// read from the pipe. `None` if the link cannot have it.
-    ///
-    /// While the link has several pipes, the loss of one is not its end: what was on its way there goes over the others. Fails if the
-    /// pipe cannot be used.
-    ///
-    /// # Panics
-    /// Outside of a tokio runtime with I/O and time enabled.
-    pub fn add_pipe(&self, number: u32, pipe: Pipe, received: Bytes) -> io::Result<Option<Added>> {
-        lane::start(self.handle.shared(), number, pipe, received)
-    }
-
-    /// Waits until more could be sent, in one direction or the other, if there were more pipes than there are, and says how many
-    /// that are. For the client; each time it is told once. Cancel safe.
-    pub async fn narrow(&self) -> Result<usize, Ended> {
-        poll_fn(|cx| {
-            self.handle.shared().with(|state, _| {
-                if let Some(pipes) = state.narrow.take() {
-                    return Poll::Ready(Ok(pipes));
-                }
-                if state.mux.end().is_some() {
-                    return Poll::Ready(Err(Ended));
-                }
-                wait(&mut state.widener, cx);
-                Poll::Pending
-            })
-        })
-        .await
+    /// The pipes that it runs over.
+    pub fn pipes(&self) -> Pipes {
+        Pipes::new(self.handle.shared().clone())
     }
 
     /// What has passed so far.

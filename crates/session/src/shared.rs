@@ -11,6 +11,7 @@ use std::{
 
 use bytes::Bytes;
 use remotely_proto::{
+    handshake::Hello,
     mux::{Event, Mux},
     open::{Class, Service, reset},
 };
@@ -24,7 +25,7 @@ const AT_ONCE: usize = 16 << 10;
 /// How far a link has come.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Progress {
-    pub(crate) peer: Option<remotely_proto::handshake::Hello>,
+    pub(crate) peer: Option<Hello>,
     pub(crate) end: Option<End>,
 }
 
@@ -142,6 +143,28 @@ impl Shared {
     /// The moment of the mux's time zero.
     pub(crate) fn start(&self) -> Instant {
         self.start
+    }
+
+    /// The other side's hello, or the end.
+    pub(crate) async fn linked(&self) -> Result<Hello, End> {
+        let mut progress = self.progress.subscribe();
+        let progress = progress.wait_for(|progress| progress.peer.is_some() || progress.end.is_some()).await;
+        // The sender lives in what this is part of.
+        let Ok(progress) = progress else { return Err(End::Closed) };
+        match (progress.peer, &progress.end) {
+            (Some(peer), _) => Ok(peer),
+            (None, Some(end)) => Err(end.clone()),
+            (None, None) => Err(End::Closed),
+        }
+    }
+
+    /// Why it is over, when it is.
+    pub(crate) async fn ended(&self) -> End {
+        let mut progress = self.progress.subscribe();
+        match progress.wait_for(|progress| progress.end.is_some()).await {
+            Ok(progress) => progress.end.clone().unwrap_or(End::Closed),
+            Err(_) => End::Closed,
+        }
     }
 
     /// Does something with the state, then wakes whom it concerns: tasks that wait for a stream, and the driver if there is
@@ -339,7 +362,7 @@ mod tests {
     use std::task::Wake;
 
     use remotely_proto::{
-        handshake::{Hello, Role, VERSIONS},
+        handshake::{Role, VERSIONS},
         mux::Config,
     };
 

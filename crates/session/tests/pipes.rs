@@ -76,9 +76,9 @@ impl Pair {
 
     fn widen(&mut self) -> [Added; 2] {
         let (there, here, carried) = cuttable();
-        let number = self.client.pipe_number().unwrap();
-        let agent = self.agent.add_pipe(number, here, Bytes::new()).unwrap().unwrap();
-        let client = self.client.add_pipe(number, there, Bytes::new()).unwrap().unwrap();
+        let number = self.client.pipes().ticket().unwrap().pipe;
+        let agent = self.agent.pipes().add(number, here, Bytes::new()).unwrap().unwrap();
+        let client = self.client.pipes().add(number, there, Bytes::new()).unwrap().unwrap();
         self.cuts.push(carried);
         [agent, client]
     }
@@ -158,7 +158,7 @@ async fn when_the_last_pipe_is_lost_the_link_is() {
         }
         assert!(matches!(soon(pair.client.ended()).await, End::Lost { .. }));
         assert!(matches!(soon(pair.agent.ended()).await, End::Lost { .. }));
-        assert_eq!(pair.client.pipe_number(), None);
+        assert_eq!(pair.client.pipes().ticket(), None);
     }
 }
 
@@ -168,7 +168,7 @@ async fn an_idle_link_of_several_pipes_costs_nothing_and_answers_at_once() {
     for _ in 0..7 {
         pair.widen();
     }
-    assert_eq!(pair.client.pipe_number(), None, "eight are enough");
+    assert_eq!(pair.client.pipes().ticket(), None, "eight are enough");
     let (mut ours, mut theirs) = pair.stream().await;
     for _ in 0..200 {
         ours.send.send(Bytes::from_static(b"k")).await.unwrap();

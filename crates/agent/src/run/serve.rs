@@ -20,7 +20,7 @@ use crate::run::order::{Order, Root};
 use crate::run::rendezvous::Rendezvous;
 use crate::run::stage::Scene;
 use crate::start::{self, told_to_end};
-use crate::{sys, watchdog};
+use crate::{join, sys, watchdog};
 
 /// How long the client may take to close the link when nothing can run any more.
 const CLOSE_WITHIN: Duration = Duration::from_secs(5);
@@ -55,6 +55,7 @@ pub(crate) async fn serve(pipe: Pipe, init: Init, root: Root) -> io::Result<End>
     let host = Arc::new(Host { init, streams: Rendezvous::default(), scene: Scene::new(root) });
     let (link, mut incoming) =
         LinkBuilder::new(Settings { role: Role::Agent, ..Settings::default() }).attach(pipe, Bytes::new());
+    join::listen(&link);
     let dispatching = host.clone();
     tokio::spawn(async move {
         while let Some(offer) = incoming.next().await {

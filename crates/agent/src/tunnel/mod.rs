@@ -14,7 +14,7 @@ use remotely_proto::call::Open;
 use remotely_session::{End, LinkBuilder, Offer, Pipe, Role, Service, Settings, reset};
 
 use crate::start::{self, told_to_end};
-use crate::{sys, watchdog};
+use crate::{join, sys, watchdog};
 
 /// How long transfers that the end has cut may take to remove what they leave half done.
 #[cfg(feature = "copy")]
@@ -45,6 +45,7 @@ async fn serve(pipe: Pipe, printed: keeper::Printed) -> io::Result<End> {
     let pool = Pool::new();
     let others = pool.clone();
     let (link, mut incoming, turns) = builder.attach_in_turns(pipe, Bytes::new(), move |job| others.run(job))?;
+    join::listen(&link);
     let doors = Doors::new(link.clone());
     output::start(printed, &doors)?;
     let runner = Runner::new(doors.clone(), turns, pool, output::flush);

@@ -48,7 +48,7 @@ pub use self::{
 };
 use crate::{
     frame::goodbye,
-    handshake::{Hello, Negotiated, Role, Versions, feature},
+    handshake::{Hello, Negotiated, Role, Ticket, Versions, feature},
     open::{Class, Service},
 };
 
@@ -284,16 +284,16 @@ impl Mux {
         self.alive.start(now);
     }
 
-    /// A number for a further pipe, none of which is given twice; `None` if the peer does not know of several pipes, or the link
+    /// What a further pipe of this client begins with, with a number of which none is given twice; `None` if the peer does not know of several pipes, or the link
     /// is over or has as many as it may. The first pipe has zero.
-    pub fn pipe_number(&mut self) -> Option<u32> {
+    pub fn ticket(&mut self) -> Option<Ticket> {
         let (_, negotiated) = self.peer.as_ref()?;
         if self.end.is_some() || negotiated.features & feature::PIPES == 0 || self.ways.is_full() {
             return None;
         }
-        let number = self.ways.next;
-        self.ways.next = number.checked_add(1)?;
-        Some(number)
+        let pipe = self.ways.next;
+        self.ways.next = pipe.checked_add(1)?;
+        Some(Ticket { link: self.hello.link, key: self.hello.key, pipe })
     }
 
     /// The link has a further pipe. The agent must read it before the client adds it; on the agent's side it is written to as soon as

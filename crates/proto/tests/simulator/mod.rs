@@ -257,7 +257,7 @@ impl Simulator {
 
     /// Another pipe. The agent reads it first, as where it was joined by a process of the host.
     pub(crate) fn widen(&mut self, there: Wire, back: Wire) -> u32 {
-        let number = self.client.mux.pipe_number().expect("a number");
+        let number = self.client.mux.ticket().expect("a number").pipe;
         assert!(self.agent.mux.add_pipe(self.now, number) && self.client.mux.add_pipe(self.now, number));
         let lane = |wire| Lane { number, pieces: VecDeque::new(), wire };
         self.client.lanes.push(lane(there));
