@@ -134,6 +134,10 @@ fn hand_over(pipe: Pipe) -> io::Result<()> {
     let mut bytes = [0; Ticket::LEN];
     start::read_exact(pipe.reader.as_fd(), &mut bytes)?;
     let mut agent = connect(&Ticket::decode(&bytes).link)?;
+    // Whoever listens by this name gets the key, and the pipe.
+    if rustix::net::sockopt::socket_peercred(&agent)?.uid != rustix::process::geteuid() {
+        return Err(io::ErrorKind::PermissionDenied.into());
+    }
     let fds = [pipe.reader.as_fd(), pipe.writer.as_fd()];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
     let mut control = SendAncillaryBuffer::new(&mut space);

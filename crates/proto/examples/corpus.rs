@@ -10,6 +10,7 @@ use remotely_proto::{
     exec::{
         Control, FdKind, FdOpen, FdSpec, Identity, Inherited, Modes, Program, Report, Rlimit, Step, Tty, View, Winsize,
     },
+    frame::{Header, Kind},
     fs,
     handshake::{Hello, Role, VERSIONS},
     message,
@@ -28,6 +29,8 @@ fn main() -> io::Result<()> {
     };
     let conversation = conversation();
     write("frame", "conversation", &conversation)?;
+    write("frame", "several-pipes", &several_pipes())?;
+    write("mux_pipes", "a-gap", &a_gap())?;
     write("mux_bytes", "conversation", &conversation)?;
     write("mux_frames", "life-of-a-stream", &life_of_a_stream())?;
     write("hello", "client", &hello(Role::Client).encode())?;
@@ -129,6 +132,61 @@ fn life_of_a_stream() -> Vec<u8> {
         (7, 0, 0, &[0; 4]),
     ] {
         all.extend([kind, stream, payload.len() as u8, choice]);
+        all.extend_from_slice(payload);
+    }
+    all
+}
+
+/// What is said of pipes, and acks of one and of three.
+fn several_pipes() -> Vec<u8> {
+    let mut all = Vec::new();
+    let three = ack_of_three([5000, 2000, 2000, 1000]);
+    for (kind, seq, payload) in [
+        (Kind::Widen, 2, &[][..]),
+        (Kind::Ack, 1000, &123_456_u64.to_le_bytes()),
+        (Kind::Ack, 3000, &three),
+        (Kind::Ping, 7, &[]),
+        (Kind::Pong, 7, &[]),
+    ] {
+        Header { len: payload.len() as u32, kind, flags: 0, stream: 0, seq }.encode(&mut all);
+        all.extend_from_slice(payload);
+    }
+    all
+}
+
+/// Bytes received in all, and on each of three pipes.
+fn ack_of_three(counts: [u64; 4]) -> Vec<u8> {
+    let mut payload = 123_456_u64.to_le_bytes().to_vec();
+    payload.extend(counts[0].to_le_bytes());
+    for (pipe, count) in (0_u32..).zip(&counts[1..]) {
+        payload.extend(pipe.to_le_bytes());
+        payload.extend(count.to_le_bytes());
+    }
+    payload
+}
+
+/// In the form of the target: kind, stream, length, choice, place, payload.
+fn a_gap() -> Vec<u8> {
+    let mut all = Vec::new();
+    let nothing = ack_of_three([0; 4]);
+    for (kind, stream, choice, place, payload) in [
+        // Data before its open, the open, and the data once more, each on another pipe.
+        (2, 1, 1, 22, &b"abcdef"[..]),
+        (1, 1, 3, -48, b"\x84\x03"),
+        (2, 1, 14, 0, b"abcdef"),
+        (3, 1, 4, 0, &(1_u64 << 20).to_le_bytes()),
+        (0x83, 0, 5, 0, &nothing),
+        (0x81, 0, 7, 0, b""),
+        // Behind a gap, and then its pipe is lost.
+        (2, 1, 251, 100, &[1; 100]),
+        (2, 1, 3, -120, &[2; 80]),
+        (0x85, 0, 30, 0, b""),
+        (4, 1, 240, 0, b""),
+        (0x84, 0, 13, 0, b""),
+        (7, 0, 14, 0, &[0; 4]),
+    ] {
+        let place: i8 = place;
+        all.extend([kind, stream, payload.len() as u8, choice, place.cast_unsigned()]);
         all.extend_from_slice(payload);
     }
     all

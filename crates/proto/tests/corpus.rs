@@ -75,17 +75,22 @@ fn what_the_fs_server_says_unasked_is_in_the_corpus() {
 }
 
 #[test]
-fn every_kind_of_frame_of_a_client_is_in_the_corpus() {
-    let mut kinds = Vec::new();
+fn every_kind_of_frame_is_in_the_corpus() {
+    let (mut kinds, mut long_ack) = (Vec::new(), false);
     for data in seeds("frame") {
         let (mut decoder, mut rest) = (FrameDecoder::default(), Bytes::from(data));
         while let Some(part) = decoder.next(&mut rest).unwrap() {
+            long_ack |= part.header.kind == Kind::Ack && part.header.len > 8;
             kinds.push(part.header.kind);
         }
     }
     for kind in [Kind::Hello, Kind::Open, Kind::Data, Kind::Eof, Kind::Stop, Kind::Reset, Kind::Pause, Kind::Goodbye] {
         assert!(kinds.contains(&kind), "{kind:?} is not among {kinds:?}");
     }
+    for kind in [Kind::Ack, Kind::Ping, Kind::Pong, Kind::Widen] {
+        assert!(kinds.contains(&kind), "{kind:?} is not among {kinds:?}");
+    }
+    assert!(long_ack, "an ack of several pipes is not among them");
 }
 
 fn seeds(target: &str) -> Vec<Vec<u8>> {

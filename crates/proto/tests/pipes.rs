@@ -230,6 +230,52 @@ fn silence_is_announced_on_each_pipe_and_believed_when_it_is() {
     assert!(sim.agent.mux.end().is_none() && sim.client.mux.end().is_none());
 }
 
+/// A link of a slow pipe and another one, on both of which something is on its way.
+fn loaded() -> (Simulator, u32) {
+    let slow = || Wire { capacity: 20_000, ..Wire::new(8.0, ms(10)) };
+    let mut sim = Simulator::new(slow(), slow());
+    let id = sim.stream(Class::Bulk);
+    sim.widen(slow(), slow());
+    sim.run(ms(200), |sim| {
+        let _ = fill(&mut sim.client.mux, id);
+        take(&mut sim.agent.mux, sim.now, id);
+    });
+    assert!(!sim.client.lanes[0].wire.segments.is_empty() && !sim.client.wire.segments.is_empty());
+    (sim, id)
+}
+
+#[test]
+fn a_pipe_that_hangs_among_others_is_found() {
+    let (mut sim, _) = loaded();
+    sim.client.lanes[0].wire.cut = true;
+    sim.client.lanes[0].wire.segments.clear();
+    sim.run(Duration::from_secs(25), |_| {});
+    assert!(sim.client.mux.end().is_none(), "the other one lives");
+    sim.run(Duration::from_secs(15), |_| {});
+    assert!(matches!(sim.client.mux.end(), Some(End::Silent(_))), "{:?}", sim.client.mux.end());
+}
+
+#[test]
+fn a_pipe_on_which_something_waits_for_a_peer_that_paused_or_for_this_side_does_not_hang() {
+    let (mut sim, id) = loaded();
+    sim.agent.mux.hold();
+    sim.run(ms(100), |sim| _ = fill(&mut sim.client.mux, id));
+    assert!(sim.agent.mux.held());
+    sim.agent.asleep = true;
+    sim.run(Duration::from_secs(100), |_| {});
+    assert!(sim.client.mux.end().is_none());
+    // Both machines sleep, too.
+    sim.client.asleep = true;
+    sim.run(Duration::from_secs(100), |_| {});
+    (sim.client.asleep, sim.agent.asleep) = (false, false);
+    let now = sim.now;
+    sim.agent.mux.resume(now);
+    let mut seen = 0;
+    sim.run(Duration::from_secs(40), |sim| seen += take(&mut sim.agent.mux, sim.now, id).len());
+    assert!(sim.client.mux.end().is_none() && sim.agent.mux.end().is_none());
+    assert!(seen > 100_000, "{seen}");
+}
+
 /// An agent that has two pipes, and a peer that can say anything.
 fn striped() -> Mux {
     let mut agent = Mux::new(hello(Role::Agent), Config::default());

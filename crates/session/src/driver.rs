@@ -1,6 +1,6 @@
 //! The task of a link: moves bytes between its first pipe and the mux, and keeps its time. Started by
 //! [`LinkBuilder::attach`](crate::LinkBuilder::attach); ends with the link and leaves its end behind. [`Course`] is what it has
-//! in common with threads that do the same. Further pipes have a task each, see `lane`.
+//! in common with threads that do the same. Further pipes have a task each, see `further`.
 
 use std::{
     collections::VecDeque,
@@ -85,7 +85,7 @@ pub(crate) fn lose_first(shared: &Shared) -> bool {
 async fn alone(shared: &Shared) {
     poll_fn(|cx| {
         shared.drive(|state, _| {
-            if state.lanes.is_empty() {
+            if state.further.is_empty() {
                 return Poll::Ready(());
             }
             wait(&mut state.alone, cx);
@@ -151,12 +151,12 @@ impl Course {
             state.mux.block_pipe(0, blocked);
             state.note_silence();
             let mut due = Due::default();
-            if !state.lanes.is_empty() {
+            if !state.further.is_empty() {
                 state.driver = None;
                 due = state.due(now);
             }
             // With other pipes the time is to be kept for these.
-            if blocked && state.lanes.is_empty() {
+            if blocked && state.further.is_empty() {
                 state.driver = None;
             } else {
                 wait(&mut state.driver, cx);
@@ -176,7 +176,7 @@ impl Course {
 impl State {
     /// Tells who waits for it that the announcement of silence is in each pipe.
     pub(crate) fn note_silence(&mut self) {
-        let written = self.outlet.hand != Hand::Driver && self.lanes.iter().all(|lane| lane.waiting.is_some());
+        let written = self.outlet.hand != Hand::Driver && self.further.iter().all(|one| one.waiting.is_some());
         self.silent = self.mux.held() && written;
         if self.silent {
             self.holder.take().into_iter().for_each(Waker::wake);

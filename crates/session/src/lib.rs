@@ -5,7 +5,7 @@
 //! gives the [`Link`], which opens further streams, and [`Incoming`], which yields those that the other side opens.
 
 mod driver;
-mod lane;
+mod further;
 mod link;
 mod message;
 mod pipe;
@@ -20,7 +20,7 @@ pub use remotely_proto::{
 };
 
 pub use self::{
-    lane::{Added, Pipes},
+    further::{Added, Pipes},
     link::{End, Ended, Held, Incoming, Link, LinkBuilder, Offer, Settings},
     message::{MessageReceiver, MessageSender, RecvMessageError},
     pipe::{Pipe, PipeReader, PipeWriter},

@@ -19,7 +19,7 @@ use thiserror::Error;
 
 use crate::{
     driver,
-    lane::Pipes,
+    further::Pipes,
     pipe::Pipe,
     shared::{Handle, Opened, Shared, Waiting, wait},
     stream::Stream,

@@ -46,7 +46,7 @@ pub(crate) struct State {
     /// Until when it does, if nobody wakes it.
     pub(crate) wakes_at: Option<Duration>,
     /// Those that drive further pipes.
-    pub(crate) lanes: Vec<Lane>,
+    pub(crate) further: Vec<Further>,
     /// Who waits until there are none.
     pub(crate) alone: Option<Waker>,
     /// More pipes than so many would help, and who waits for that.
@@ -61,7 +61,7 @@ pub(crate) struct State {
 
 /// A further pipe.
 #[derive(Debug)]
-pub(crate) struct Lane {
+pub(crate) struct Further {
     pub(crate) number: u32,
     /// Its task, while that waits for something to write.
     pub(crate) waiting: Option<Waker>,
@@ -129,7 +129,7 @@ impl Shared {
             offers,
             driver: None,
             wakes_at: None,
-            lanes: Vec::new(),
+            further: Vec::new(),
             alone: None,
             narrow: None,
             widener: None,
@@ -237,7 +237,7 @@ impl State {
     /// time, if pacing lets something through sooner than it knows of.
     pub(crate) fn due(&mut self, now: Duration) -> Due {
         let mut due = Due::default();
-        if self.lanes.is_empty() {
+        if self.further.is_empty() {
             if self.driver.is_some() && (self.mux.has_output(now) || self.is_sooner()) {
                 due.driver = self.driver.take();
             }
@@ -246,8 +246,8 @@ impl State {
         match self.mux.next_pipe(now) {
             Some(0) => due.driver = self.driver.take(),
             Some(pipe) => {
-                let lane = self.lanes.iter_mut().find(|lane| lane.number == pipe);
-                due.lane = lane.and_then(|lane| lane.waiting.take());
+                let one = self.further.iter_mut().find(|one| one.number == pipe);
+                due.one = one.and_then(|one| one.waiting.take());
             }
             None => {}
         }
@@ -297,8 +297,8 @@ impl State {
             wake.extend(self.offers.waiting.take());
             wake.extend(self.holder.take());
             wake.extend(self.widener.take());
-            if !self.lanes.is_empty() {
-                wake.extend(self.lanes.iter_mut().filter_map(|lane| lane.waiting.take()));
+            if !self.further.is_empty() {
+                wake.extend(self.further.iter_mut().filter_map(|one| one.waiting.take()));
                 wake.extend(self.driver.take());
             }
         }
@@ -310,12 +310,12 @@ impl State {
 #[must_use]
 pub(crate) struct Due {
     driver: Option<Waker>,
-    lane: Option<Waker>,
+    one: Option<Waker>,
 }
 
 impl Due {
     pub(crate) fn wake(self) {
-        self.driver.into_iter().chain(self.lane).for_each(Waker::wake);
+        self.driver.into_iter().chain(self.one).for_each(Waker::wake);
     }
 }
 

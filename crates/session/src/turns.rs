@@ -432,7 +432,7 @@ impl Leading {
             }
         }
         // Further pipes write their own.
-        while shared.drive(|state, _| !state.lanes.is_empty()) && Instant::now() < until {
+        while shared.drive(|state, _| !state.further.is_empty()) && Instant::now() < until {
             thread::sleep(TICK);
         }
     }

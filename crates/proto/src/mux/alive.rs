@@ -75,8 +75,17 @@ impl Alive {
         self.pinged_at.max(self.sent_at.min(self.received_at)) + interval
     }
 
+    /// Whether nothing has been looked at for so long that this side was not running. To be asked before [`check`](Self::check).
+    pub(super) fn is_late(&self, now: Duration) -> bool {
+        now.saturating_sub(self.seen_at.max(self.deadline())) > LATE
+    }
+
+    pub(super) fn is_paused(&self) -> bool {
+        self.paused
+    }
+
     pub(super) fn check(&mut self, now: Duration) -> Due {
-        let late = now.saturating_sub(self.seen_at.max(self.deadline())) > LATE;
+        let late = self.is_late(now);
         self.seen_at = now;
         if !self.paused && now >= self.received_at + self.dead_after {
             if !late {

@@ -83,16 +83,19 @@ impl Mux {
 
     /// Takes what was read from a pipe; nothing, if the link does not have it.
     pub fn input_from(&mut self, now: Duration, pipe: u32, mut chunk: Bytes) {
-        let Some(at) = self.ways.index(pipe) else { return };
+        let Some(at) = self.pipes.index(pipe) else { return };
         if chunk.is_empty() {
             return;
         }
-        let way = &mut self.ways.ways[at];
-        (way.open, way.paused) = (true, false);
+        let one = &mut self.pipes.all[at];
+        (one.open, one.paused) = (true, false);
+        if self.alive.is_paused() {
+            self.pipes.wait_anew(now);
+        }
         self.alive.on_received(now);
         self.stats.bytes_received += chunk.len() as u64;
         while self.end.is_none() {
-            let result = match self.ways.ways[at].decoder.next(&mut chunk) {
+            let result = match self.pipes.all[at].decoder.next(&mut chunk) {
                 Ok(Some(part)) => {
                     // A byte behind it would have ended it already.
                     if part.header.kind == Kind::Pause && chunk.is_empty() {
@@ -114,8 +117,8 @@ impl Mux {
 
     /// The peer is silent when it has said so on each pipe.
     fn on_pause(&mut self, at: usize) {
-        self.ways.ways[at].paused = true;
-        if self.ways.ways.iter().all(|way| way.paused) {
+        self.pipes.all[at].paused = true;
+        if self.pipes.all.iter().all(|one| one.paused) {
             self.alive.on_pause();
         }
     }
@@ -136,9 +139,9 @@ impl Mux {
             return self.take(now, &header, payload, first);
         }
         if first {
-            self.ways.ways[at].coming = self.coming(&header)?;
+            self.pipes.all[at].coming = self.coming(&header)?;
         }
-        match &mut self.ways.ways[at].coming {
+        match &mut self.pipes.all[at].coming {
             Coming::Now(offset) => {
                 let begin = *offset;
                 *offset += payload.len();
@@ -161,7 +164,7 @@ impl Mux {
             Coming::Again => {}
         }
         if last {
-            self.ways.ways[at].received += length(&header);
+            self.pipes.all[at].received += length(&header);
             self.received_at = now;
             let urgent = self.arrived - self.acked >= ACK_BYTES;
             let due = if urgent { now } else { now + ACK_DELAY };
@@ -172,7 +175,7 @@ impl Mux {
 
     /// What is to be done with a numbered frame.
     fn coming(&self, header: &Header) -> Result<Coming, ProtocolError> {
-        let striped = self.ways.striped;
+        let striped = self.pipes.striped;
         match header.seq.cmp(&self.received) {
             Ordering::Equal => Ok(Coming::Now(0)),
             Ordering::Greater if striped => Ok(Coming::Later(Vec::new())),
@@ -291,10 +294,8 @@ impl Mux {
         let mut total = position;
         let mut counted = |number: u32, count: u64| {
             // Of a pipe that is gone here nobody wants to know.
-            let Some(index) = self.ways.index(number) else { return Ok(()) };
-            let way = &mut self.ways.ways[index];
-            way.arrived = way.arrived.max(count);
-            if count > way.sent { Err(ProtocolError::Ack(count)) } else { Ok(()) }
+            let Some(index) = self.pipes.index(number) else { return Ok(()) };
+            if self.pipes.all[index].confirm(now, count) { Ok(()) } else { Err(ProtocolError::Ack(count)) }
         };
         if payload.has_remaining() {
             total = payload.get_u64_le();
@@ -309,9 +310,9 @@ impl Mux {
         }
         self.confirmed = self.confirmed.max(position);
         self.kept.confirm(self.confirmed);
-        if self.pace.is_narrow() && !std::mem::replace(&mut self.ways.told, true) {
+        if self.pace.is_narrow() && !std::mem::replace(&mut self.pipes.told, true) {
             match self.hello.role {
-                Role::Client => self.events.push_back(Event::Narrow(self.ways.ways.len())),
+                Role::Client => self.events.push_back(Event::Narrow(self.pipes.all.len())),
                 Role::Agent => self.widen = self.peer.is_some_and(|(_, both)| both.features & feature::PIPES != 0),
             }
         }
@@ -321,8 +322,8 @@ impl Mux {
     /// What the agent would have wider.
     fn on_widen(&mut self, pipes: u64) {
         // What was said before the last pipe came is out of date.
-        if self.hello.role == Role::Client && pipes == self.ways.ways.len() as u64 {
-            self.events.push_back(Event::Narrow(self.ways.ways.len()));
+        if self.hello.role == Role::Client && pipes == self.pipes.all.len() as u64 {
+            self.events.push_back(Event::Narrow(self.pipes.all.len()));
         }
     }
 

@@ -208,13 +208,13 @@ impl Mux {
     pub fn hold(&mut self) {
         if self.close_by.is_none() && self.silence == Silence::No {
             self.silence = Silence::Wanted;
-            self.ways.ways.iter_mut().for_each(|way| way.announced = false);
+            self.pipes.all.iter_mut().for_each(|one| one.announced = false);
         }
     }
 
     /// When it was announced on each pipe, nothing more is sent.
     pub(super) fn keep_silence(&mut self) {
-        if self.silence == Silence::Wanted && self.ways.ways.iter().all(|way| way.announced || !way.open) {
+        if self.silence == Silence::Wanted && self.pipes.all.iter().all(|one| one.announced || !one.open) {
             self.silence = Silence::Kept;
         }
     }

@@ -38,7 +38,7 @@ use self::{
     kept::Kept,
     order::Order,
     pace::Pace,
-    pipes::{Way, Ways},
+    pipes::{Pipe, Pipes},
     schedule::Schedule,
     stream::Stream,
 };
@@ -214,7 +214,7 @@ pub struct Mux {
     silence: Silence,
     pace: Pace,
     alive: Alive,
-    ways: Ways,
+    pipes: Pipes,
     /// Sent and not acknowledged, and what was acknowledged without a gap.
     kept: Kept,
     confirmed: u64,
@@ -261,7 +261,7 @@ impl Mux {
             silence: Silence::No,
             pace: Pace::new(config.initial_window),
             alive: Alive::new(config.keepalive, config.dead_after),
-            ways: Ways::new(),
+            pipes: Pipes::new(),
             kept: Kept::default(),
             confirmed: 0,
             widen: false,
@@ -284,15 +284,15 @@ impl Mux {
         self.alive.start(now);
     }
 
-    /// What a further pipe of this client begins with, with a number of which none is given twice; `None` if the peer does not know of several pipes, or the link
-    /// is over or has as many as it may. The first pipe has zero.
+    /// What a further pipe of this client begins with, with a number of which none is given twice; `None` if the peer does not know of
+    /// several pipes, or the link is over or has as many as it may. The first pipe has zero.
     pub fn ticket(&mut self) -> Option<Ticket> {
         let (_, negotiated) = self.peer.as_ref()?;
-        if self.end.is_some() || negotiated.features & feature::PIPES == 0 || self.ways.is_full() {
+        if self.end.is_some() || negotiated.features & feature::PIPES == 0 || self.pipes.is_full() {
             return None;
         }
-        let pipe = self.ways.next;
-        self.ways.next = pipe.checked_add(1)?;
+        let pipe = self.pipes.next;
+        self.pipes.next = pipe.checked_add(1)?;
         Some(Ticket { link: self.hello.link, key: self.hello.key, pipe })
     }
 
@@ -300,47 +300,48 @@ impl Mux {
     /// something has come on it. False if the link cannot have it, or has a pipe of that number.
     pub fn add_pipe(&mut self, now: Duration, pipe: u32) -> bool {
         let known = self.peer.as_ref().is_some_and(|(_, negotiated)| negotiated.features & feature::PIPES != 0);
-        if !known || self.end.is_some() || self.ways.is_full() || pipe == 0 || self.ways.index(pipe).is_some() {
+        if !known || self.end.is_some() || self.pipes.is_full() || pipe == 0 || self.pipes.index(pipe).is_some() {
             return false;
         }
-        if !self.ways.striped {
-            self.ways.striped = true;
+        if !self.pipes.striped {
+            self.pipes.striped = true;
             self.kept.from = self.pace.position();
         }
+        self.pipes.wait_anew(now);
         let client = self.hello.role == Role::Client;
-        self.ways.ways.push(Way { open: client, greet: client, ..Way::new(pipe) });
-        self.ways.told = false;
-        self.pace.widened(now, self.ways.ways.len());
+        self.pipes.all.push(Pipe { open: client, greet: client, ..Pipe::new(pipe) });
+        self.pipes.told = false;
+        self.pace.widened(now, self.pipes.all.len());
         true
     }
 
     /// A pipe is gone. While there are others, what was on its way on it is sent again; with the last one the link is lost.
     pub fn lose_pipe(&mut self, now: Duration, pipe: u32) {
-        let Some(index) = self.ways.index(pipe) else { return };
+        let Some(index) = self.pipes.index(pipe) else { return };
         // What was sent while it was the only one was not kept.
-        if self.ways.ways.len() == 1 || (pipe == 0 && self.confirmed < self.kept.from) {
+        if self.pipes.all.len() == 1 || (pipe == 0 && self.confirmed < self.kept.from) {
             return self.over(End::Lost);
         }
-        let way = self.ways.ways.remove(index);
-        self.ways.told = false;
-        self.kept.lose(pipe, way.arrived);
+        let one = self.pipes.all.remove(index);
+        self.pipes.told = false;
+        self.kept.lose(pipe, one.arrived);
         // The last ack may have been on it.
         self.ack_at = Some(now);
-        self.pace.widened(now, self.ways.ways.len());
+        self.pace.widened(now, self.pipes.all.len());
         self.keep_silence();
     }
 
     /// The driver has bytes for a pipe that it does not take, or no more. What waits then goes another way.
     pub fn block_pipe(&mut self, pipe: u32, blocked: bool) {
-        if let Some(index) = self.ways.index(pipe) {
-            self.ways.ways[index].blocked = blocked;
+        if let Some(index) = self.pipes.index(pipe) {
+            self.pipes.all[index].blocked = blocked;
         }
     }
 
     /// The pipe that is to be written to now: of those that are not blocked and for which there is output, the one with the least
     /// on its way.
     pub fn next_pipe(&self, now: Duration) -> Option<u32> {
-        self.ways.least(|index| self.has_output_on(index, now))
+        self.pipes.least(|index| self.has_output_on(index, now))
     }
 
     /// What has happened, oldest first. Asked for after each [`input`](Self::input), [`output`](Self::output) and
@@ -356,10 +357,10 @@ impl Mux {
             return None;
         }
         let free = |data: bool| {
-            let mut ways = self.ways.ways.iter().enumerate();
-            ways.any(|(index, way)| {
-                let blocked = if way.number == 0 { blocked } else { way.blocked };
-                !blocked && way.open && (!data || self.ways.takes_data(index))
+            let mut pipes = self.pipes.all.iter().enumerate();
+            pipes.any(|(index, one)| {
+                let blocked = if one.number == 0 { blocked } else { one.blocked };
+                !blocked && one.open && (!data || self.pipes.takes_data(index))
             })
         };
         let silent = self.silence == Silence::Kept;
@@ -373,6 +374,14 @@ impl Mux {
     pub fn tick(&mut self, now: Duration) {
         if self.end.is_some() {
             return;
+        }
+        if self.alive.is_late(now) || self.alive.is_paused() {
+            self.pipes.wait_anew(now);
+        }
+        // Whatever makes one slower than the others: what it carries are frames that a link carries in milliseconds.
+        let limit = self.config.dead_after * 2;
+        if self.pipes.is_stuck(now, limit) {
+            return self.over(End::Silent(limit));
         }
         match self.alive.check(now) {
             Due::Nothing => {}
@@ -409,7 +418,7 @@ impl Mux {
             rate,
             window: self.pace.full_window(),
             filled: self.pace.is_settled(),
-            pipes: self.ways.ways.len(),
+            pipes: self.pipes.all.len(),
             ..self.stats
         }
     }
@@ -431,7 +440,7 @@ impl Mux {
 
     /// Whether numbered frames may be sent that were not sent before: the peer does not hold any number of them behind a gap.
     fn may_number(&self) -> bool {
-        !self.ways.striped || (self.pace.position() - self.confirmed < kept::KEPT_MAX && !self.kept.is_full())
+        !self.pipes.striped || (self.pace.position() - self.confirmed < kept::KEPT_MAX && !self.kept.is_full())
     }
 
     /// Puts a stream in the schedule if it has something to send.

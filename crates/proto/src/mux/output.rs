@@ -25,7 +25,7 @@ const BLOCK: usize = 4 << 10;
 /// Pieces to be written to a pipe, in order.
 struct Writer<'a> {
     /// Its place among the pipes.
-    way: usize,
+    one: usize,
     scratch: BytesMut,
     pieces: &'a mut VecDeque<Bytes>,
     len: usize,
@@ -60,23 +60,23 @@ impl Mux {
     ///
     /// Until the peer's hello is in, this is no more than our own.
     pub fn output_to(&mut self, now: Duration, pipe: u32, max: usize, pieces: &mut VecDeque<Bytes>) -> usize {
-        let Some(way) = self.ways.index(pipe) else { return 0 };
-        if !self.ways.ways[way].open {
+        let Some(one) = self.pipes.index(pipe) else { return 0 };
+        if !self.pipes.all[one].open {
             return 0;
         }
-        let mut writer = Writer { way, scratch: std::mem::take(&mut self.scratch), pieces, len: 0, frames: 0 };
+        let mut writer = Writer { one, scratch: std::mem::take(&mut self.scratch), pieces, len: 0, frames: 0 };
         if writer.scratch.capacity() < BLOCK / 4 {
             writer.scratch.reserve(BLOCK);
         }
         self.put_hello(now, &mut writer);
-        let announced = self.silence == Silence::Wanted && self.ways.ways[way].announced;
+        let announced = self.silence == Silence::Wanted && self.pipes.all[one].announced;
         if self.end.is_none() && self.peer.is_some() && self.silence != Silence::Kept && !announced {
             self.put_link(now, &mut writer);
-            self.put_again(max, &mut writer);
+            self.put_again(now, max, &mut writer);
             self.put_streams(now, max, &mut writer);
             if self.silence == Silence::Wanted {
                 self.header(now, &mut writer, Header { len: 0, kind: Kind::Pause, flags: 0, stream: 0, seq: 0 });
-                self.ways.ways[way].announced = true;
+                self.pipes.all[one].announced = true;
                 self.keep_silence();
             } else {
                 self.put_data(now, max, &mut writer);
@@ -96,7 +96,7 @@ impl Mux {
     pub fn first_flight(&mut self, now: Duration) -> Bytes {
         let mut pieces = VecDeque::new();
         let mut writer =
-            Writer { way: 0, scratch: std::mem::take(&mut self.scratch), pieces: &mut pieces, len: 0, frames: 0 };
+            Writer { one: 0, scratch: std::mem::take(&mut self.scratch), pieces: &mut pieces, len: 0, frames: 0 };
         self.put_hello(now, &mut writer);
         if self.hello.role == Role::Client && self.peer.is_none() && self.end.is_none() {
             self.put_streams(now, usize::MAX, &mut writer);
@@ -112,10 +112,10 @@ impl Mux {
 
     /// Whether there is something to be written now, on a pipe that is not [blocked](Self::block_pipe).
     pub fn has_output(&self, now: Duration) -> bool {
-        match &self.ways.ways[..] {
+        match &self.pipes.all[..] {
             // Whoever has a single pipe knows himself.
             [_] => self.has_output_on(0, now),
-            ways => (0..ways.len()).any(|index| !ways[index].blocked && self.has_output_on(index, now)),
+            pipes => (0..pipes.len()).any(|index| !pipes[index].blocked && self.has_output_on(index, now)),
         }
     }
 
@@ -124,14 +124,14 @@ impl Mux {
         if !self.hello_sent || self.goodbye.is_some() {
             return true;
         }
-        let way = &self.ways.ways[index];
-        if self.end.is_some() || self.peer.is_none() || self.silence == Silence::Kept || !way.open {
+        let one = &self.pipes.all[index];
+        if self.end.is_some() || self.peer.is_none() || self.silence == Silence::Kept || !one.open {
             return false;
         }
         if self.silence == Silence::Wanted {
-            return !way.announced;
+            return !one.announced;
         }
-        let link = self.ping || self.pong.is_some() || self.widen || way.greet;
+        let link = self.ping || self.pong.is_some() || self.widen || one.greet;
         let streams = (!self.due.is_empty() || !self.refused.is_empty()) && self.may_number();
         let data = if self.room_on(index, now) {
             !self.schedule.is_empty()
@@ -160,7 +160,7 @@ impl Mux {
         self.header(now, writer, header);
         writer.scratch.extend_from_slice(payload);
         writer.len += payload.len();
-        self.keep(writer.way, header, || vec![Bytes::copy_from_slice(payload)]);
+        self.keep(writer.one, header, || vec![Bytes::copy_from_slice(payload)]);
     }
 
     fn header(&mut self, now: Duration, writer: &mut Writer<'_>, header: Header) {
@@ -169,15 +169,15 @@ impl Mux {
         writer.frames += 1;
         if header.kind.numbered() {
             self.pace.on_sent(now, length(&header), self.peer.is_some());
-            self.ways.ways[writer.way].sent += length(&header);
+            self.pipes.all[writer.one].put(now, length(&header));
         }
     }
 
     /// Keeps a frame that was just sent, if it may have to be sent again.
-    fn keep(&mut self, way: usize, header: Header, payload: impl FnOnce() -> Vec<Bytes>) {
-        if self.ways.striped && header.kind.numbered() {
-            let way = &self.ways.ways[way];
-            let (pipe, pipe_sent) = (Some(way.number), way.sent);
+    fn keep(&mut self, one: usize, header: Header, payload: impl FnOnce() -> Vec<Bytes>) {
+        if self.pipes.striped && header.kind.numbered() {
+            let one = &self.pipes.all[one];
+            let (pipe, pipe_sent) = (Some(one.number), one.sent);
             self.kept.push(kept::Frame { header, payload: payload(), pipe, pipe_sent });
         }
     }
@@ -193,14 +193,14 @@ impl Mux {
 
     /// Ack, ping and pong. An ack goes along with anything else that is sent.
     fn put_link(&mut self, now: Duration, writer: &mut Writer<'_>) {
-        if self.ack_at.is_some() && self.has_output_on(writer.way, now) {
+        if self.ack_at.is_some() && self.has_output_on(writer.one, now) {
             self.put_ack(now, writer);
         }
-        if std::mem::take(&mut self.ways.ways[writer.way].greet) {
+        if std::mem::take(&mut self.pipes.all[writer.one].greet) {
             self.ping = true;
         }
         if std::mem::take(&mut self.widen) {
-            let seq = self.ways.ways.len() as u64;
+            let seq = self.pipes.all.len() as u64;
             self.header(now, writer, Header { len: 0, kind: Kind::Widen, flags: 0, stream: 0, seq });
         }
         if std::mem::take(&mut self.ping) {
@@ -215,28 +215,28 @@ impl Mux {
         self.ack_at = None;
         self.acked = self.arrived;
         let at = self.received_at.as_micros() as u64;
-        let several = if self.ways.striped { &self.ways.ways[..] } else { &[] };
-        let len = 8 + if self.ways.striped { 8 + 12 * several.len() as u32 } else { 0 };
+        let several = if self.pipes.striped { &self.pipes.all[..] } else { &[] };
+        let len = 8 + if self.pipes.striped { 8 + 12 * several.len() as u32 } else { 0 };
         let mut payload = BytesMut::with_capacity(len as usize);
         payload.put_u64_le(at);
-        if self.ways.striped {
+        if self.pipes.striped {
             payload.put_u64_le(self.arrived);
         }
-        for way in several {
-            payload.put_u32_le(way.number);
-            payload.put_u64_le(way.received);
+        for one in several {
+            payload.put_u32_le(one.number);
+            payload.put_u64_le(one.received);
         }
         self.header(now, writer, Header { len, kind: Kind::Ack, flags: 0, stream: 0, seq: self.received });
         writer.payload(payload.freeze());
     }
 
     /// What was on a pipe that is gone.
-    fn put_again(&mut self, max: usize, writer: &mut Writer<'_>) {
+    fn put_again(&mut self, now: Duration, max: usize, writer: &mut Writer<'_>) {
         while writer.len < max && self.kept.has_again() {
             let Some(frame) = self.kept.again() else { continue };
-            let way = &mut self.ways.ways[writer.way];
-            way.sent += length(&frame.header);
-            (frame.pipe, frame.pipe_sent) = (Some(way.number), way.sent);
+            let one = &mut self.pipes.all[writer.one];
+            one.put(now, length(&frame.header));
+            (frame.pipe, frame.pipe_sent) = (Some(one.number), one.sent);
             frame.header.encode(&mut writer.scratch);
             writer.len += HEADER;
             writer.frames += 1;
@@ -300,14 +300,14 @@ impl Mux {
         self.header(now, writer, header);
         writer.scratch.put_u16_le(service.0);
         writer.len += 2;
-        self.keep(writer.way, header, || vec![Bytes::copy_from_slice(&service.0.to_le_bytes()), body.clone()]);
+        self.keep(writer.one, header, || vec![Bytes::copy_from_slice(&service.0.to_le_bytes()), body.clone()]);
         writer.payload(body);
     }
 
     fn put_data(&mut self, now: Duration, max: usize, writer: &mut Writer<'_>) {
         while writer.len < max
             && self.may_number()
-            && let Some((class, id)) = self.schedule.pop(self.room_on(writer.way, now))
+            && let Some((class, id)) = self.schedule.pop(self.room_on(writer.one, now))
         {
             let sent = self.put_turn(now, writer, id);
             let more = self.streams.get_mut(&id).is_some_and(|stream| {
@@ -316,14 +316,14 @@ impl Mux {
             });
             self.schedule.done(class, id, sent, more);
         }
-        if self.room_on(writer.way, now) && self.schedule.is_empty() {
+        if self.room_on(writer.one, now) && self.schedule.is_empty() {
             self.pace.on_idle();
         }
     }
 
     /// Whether paced data may be put on this pipe now.
     fn room_on(&self, index: usize, now: Duration) -> bool {
-        self.pace.room_at().is_some_and(|at| at <= now) && self.ways.takes_data(index) && self.may_number()
+        self.pace.room_at().is_some_and(|at| at <= now) && self.pipes.takes_data(index) && self.may_number()
     }
 
     /// One frame of data of this stream, and the eof if it was the last. Returns how many bytes were used.
@@ -343,7 +343,7 @@ impl Mux {
                 && let Some(chunk) = stream.send.queue.pop(left)
             {
                 left -= chunk.len();
-                if self.ways.striped {
+                if self.pipes.striped {
                     kept.push(chunk.clone());
                 }
                 writer.payload(chunk);
@@ -351,7 +351,7 @@ impl Mux {
             if stream.send.wake() {
                 self.events.push_back(Event::Writable(id));
             }
-            self.keep(writer.way, header, || kept);
+            self.keep(writer.one, header, || kept);
         }
         let Some(stream) = self.streams.get_mut(&id) else { return 0 };
         if stream.send.state == SendState::Finishing && stream.send.queue.is_empty() {

@@ -1,6 +1,8 @@
 //! The pipes of a link as the mux sees them: what is on its way on each, and which of them is to take the next frame. Counts
 //! only; the bytes are the driver's.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
 use crate::frame::{FrameDecoder, PIPES_MAX};
@@ -12,12 +14,14 @@ const LOAD_MAX: u64 = PIPE_WINDOW + (512 << 10);
 
 /// One pipe.
 #[derive(Debug)]
-pub(super) struct Way {
+pub(super) struct Pipe {
     pub(super) number: u32,
     pub(super) decoder: FrameDecoder,
     /// Numbered bytes handed out for it, and of these what the peer says that it has.
     pub(super) sent: u64,
     pub(super) arrived: u64,
+    /// Since when the peer has said nothing new of what is on its way, if there are several pipes.
+    pub(super) waits_since: Duration,
     /// Numbered bytes of whole frames that came on it.
     pub(super) received: u64,
     /// The frame that is coming.
@@ -44,13 +48,14 @@ pub(super) enum Coming {
     Again,
 }
 
-impl Way {
+impl Pipe {
     pub(super) fn new(number: u32) -> Self {
         Self {
             number,
             decoder: FrameDecoder::default(),
             sent: 0,
             arrived: 0,
+            waits_since: Duration::ZERO,
             received: 0,
             coming: Coming::Again,
             open: true,
@@ -61,6 +66,25 @@ impl Way {
         }
     }
 
+    /// So many bytes more are put on it.
+    pub(super) fn put(&mut self, now: Duration, bytes: u64) {
+        if self.load() == 0 {
+            self.waits_since = now;
+        }
+        self.sent += bytes;
+    }
+
+    /// The peer has so many bytes of it. False if it cannot.
+    pub(super) fn confirm(&mut self, now: Duration, bytes: u64) -> bool {
+        if bytes > self.sent {
+            return false;
+        }
+        if bytes > self.arrived {
+            (self.arrived, self.waits_since) = (bytes, now);
+        }
+        true
+    }
+
     /// Bytes that are on their way.
     pub(super) fn load(&self) -> u64 {
         self.sent - self.arrived
@@ -69,8 +93,8 @@ impl Way {
 
 /// All pipes that there are, in the order in which they came.
 #[derive(Debug)]
-pub(super) struct Ways {
-    pub(super) ways: Vec<Way>,
+pub(super) struct Pipes {
+    pub(super) all: Vec<Pipe>,
     /// There has been more than one: frames may come in any order, and more than once.
     pub(super) striped: bool,
     /// All numbers below were given to a pipe.
@@ -79,27 +103,37 @@ pub(super) struct Ways {
     pub(super) told: bool,
 }
 
-impl Ways {
+impl Pipes {
     pub(super) fn new() -> Self {
-        Self { ways: vec![Way::new(0)], striped: false, next: 1, told: false }
+        Self { all: vec![Pipe::new(0)], striped: false, next: 1, told: false }
     }
 
     pub(super) fn index(&self, number: u32) -> Option<usize> {
-        self.ways.iter().position(|way| way.number == number)
+        self.all.iter().position(|one| one.number == number)
+    }
+
+    /// Whether one of several has carried nothing for so long, though the others may: what is behind its gap waits forever.
+    pub(super) fn is_stuck(&self, now: Duration, limit: Duration) -> bool {
+        self.all.len() > 1 && self.all.iter().any(|one| one.load() > 0 && now >= one.waits_since + limit)
+    }
+
+    /// What is on its way is waited for from now on.
+    pub(super) fn wait_anew(&mut self, now: Duration) {
+        self.all.iter_mut().for_each(|one| one.waits_since = now);
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.ways.len() >= PIPES_MAX
+        self.all.len() >= PIPES_MAX
     }
 
     /// Whether data may be put on this pipe; of one that is alone the pacing decides.
     pub(super) fn takes_data(&self, index: usize) -> bool {
-        self.ways.get(index).is_some_and(|way| way.open && (self.ways.len() == 1 || way.load() < LOAD_MAX))
+        self.all.get(index).is_some_and(|one| one.open && (self.all.len() == 1 || one.load() < LOAD_MAX))
     }
 
     /// Of the pipes that can be written, the one with the least on its way that `fits`.
     pub(super) fn least(&self, fits: impl Fn(usize) -> bool) -> Option<u32> {
-        let free = self.ways.iter().enumerate().filter(|(index, way)| way.open && !way.blocked && fits(*index));
-        free.min_by_key(|(_, way)| way.load()).map(|(_, way)| way.number)
+        let free = self.all.iter().enumerate().filter(|(index, one)| one.open && !one.blocked && fits(*index));
+        free.min_by_key(|(_, one)| one.load()).map(|(_, one)| one.number)
     }
 }

@@ -9,7 +9,7 @@ use remotely_proto::{
     call, exec, file,
     frame::{FrameDecoder, HEADER, Header, Kind},
     fs,
-    handshake::{Hello, Role, VERSIONS},
+    handshake::{Hello, Role, VERSIONS, feature},
     message::MessageDecoder,
     mux::{Config, Event, Mux},
     open::{Class, Service},
@@ -19,10 +19,11 @@ use remotely_proto::{
 pub(crate) type Target = fn(&[u8]);
 
 /// All of them, by the name of their binary and of their corpus.
-pub(crate) const TARGETS: [(&str, Target); 19] = [
+pub(crate) const TARGETS: [(&str, Target); 20] = [
     ("frame", frame),
     ("mux_bytes", mux_bytes),
     ("mux_frames", mux_frames),
+    ("mux_pipes", mux_pipes),
     ("hello", hello),
     ("message", message),
     ("fs_lane", cbor::<fs::Lane>),
@@ -100,7 +101,7 @@ fn call_lines(data: &[u8]) {
 
 fn client_hello() -> Hello {
     let (link, key) = ([1; 16], [2; 16]);
-    Hello { versions: VERSIONS, features: 0, role: Role::Client, link, key, depth: 0, wall_ns: 3 }
+    Hello { versions: VERSIONS, features: feature::PIPES, role: Role::Client, link, key, depth: 0, wall_ns: 3 }
 }
 
 /// An agent that serves whatever is opened, and a client that says anything.
@@ -196,6 +197,40 @@ fn mux_frames(mut data: &[u8]) {
             seq += (HEADER + payload.len()) as u64;
         }
         agent.input(bytes.into());
+        agent.serve(choice);
+    }
+}
+
+/// Frames on a link of three pipes, in about the right order: each is made of kind, stream, length and a choice of pipe and of what
+/// is done then, and of where it begins, before or after the last one, then its payload.
+fn mux_pipes(mut data: &[u8]) {
+    let mut agent = Agent::linked();
+    let pipes = [0, 1, 2];
+    assert!(pipes[1..].iter().all(|&pipe| agent.mux.add_pipe(agent.now, pipe)));
+    let mut end = 0_u64;
+    while data.len() >= 5 {
+        let [kind, stream, len] = [data.get_u8(), data.get_u8(), data.get_u8()];
+        let [choice, place] = [data.get_u8(), data.get_u8()];
+        let (kind, payload) = (Kind::from_code(kind), &data[..usize::from(len).min(data.len())]);
+        data = &data[payload.len()..];
+        let seq = end.saturating_add_signed(i64::from(place.cast_signed()));
+        let header = Header { len: payload.len() as u32, kind, flags: choice & 3, stream: stream.into(), seq };
+        let mut bytes = Vec::new();
+        header.encode(&mut bytes);
+        bytes.extend_from_slice(payload);
+        if kind.numbered() {
+            end = seq + (HEADER + payload.len()) as u64;
+        }
+        let pipe = pipes[usize::from(choice) % pipes.len()];
+        agent.now += Duration::from_millis(1);
+        agent.mux.input_from(agent.now, pipe, bytes.into());
+        match choice {
+            250.. => agent.mux.lose_pipe(agent.now, pipe),
+            240.. => agent.mux.block_pipe(pipe, choice & 1 == 0),
+            _ => _ = agent.mux.output_to(agent.now, pipe, 10_000, &mut agent.pieces),
+        }
+        agent.pieces.clear();
+        agent.input(Bytes::new());
         agent.serve(choice);
     }
 }

@@ -17,7 +17,7 @@ use crate::{
     driver::{BATCH, LAST_WORDS, ROUNDS},
     link::{End, Ended},
     pipe::{Pipe, PipeReader, PipeWriter},
-    shared::{Lane, Shared, wait},
+    shared::{Further, Shared, wait},
 };
 
 /// A pipe that was added to a link.
@@ -95,7 +95,7 @@ fn start(shared: &Arc<Shared>, number: u32, pipe: Pipe, received: Bytes) -> io::
     let added = shared.with(|state, now| {
         let added = state.mux.add_pipe(now, number);
         if added {
-            state.lanes.push(Lane { number, waiting: None });
+            state.further.push(Further { number, waiting: None });
             state.mux.input_from(now, number, received);
             // From now on somebody has to keep the time for others.
             state.driver.take().into_iter().for_each(std::task::Waker::wake);
@@ -108,12 +108,12 @@ fn start(shared: &Arc<Shared>, number: u32, pipe: Pipe, received: Bytes) -> io::
     let (ended, added) = oneshot::channel();
     let leaving = Leaving { shared: shared.clone(), number };
     tokio::spawn(async move {
-        let mut lane = Driver { shared: &leaving.shared, number, reader, writer, pieces: VecDeque::new() };
-        if poll_fn(|cx| lane.poll(cx)).await {
+        let mut one = Driver { shared: &leaving.shared, number, reader, writer, pieces: VecDeque::new() };
+        if poll_fn(|cx| one.poll(cx)).await {
             // Whether they arrive or not, the link is over.
-            let _ = timeout(LAST_WORDS, poll_fn(|cx| lane.poll_flush(cx))).await;
+            let _ = timeout(LAST_WORDS, poll_fn(|cx| one.poll_flush(cx))).await;
         }
-        drop(lane);
+        drop(one);
         drop(leaving);
         drop(ended);
     });
@@ -129,7 +129,7 @@ struct Leaving {
 impl Drop for Leaving {
     fn drop(&mut self) {
         let alone = self.shared.with(|state, now| {
-            state.lanes.retain(|lane| lane.number != self.number);
+            state.further.retain(|one| one.number != self.number);
             state.mux.lose_pipe(now, self.number);
             // Who keeps the time may have waited for a pipe.
             state.driver.take().into_iter().for_each(std::task::Waker::wake);
@@ -188,12 +188,12 @@ impl Driver<'_> {
             }
             let blocked = !pieces.is_empty();
             state.mux.block_pipe(*number, blocked);
-            if let Some(lane) = state.lanes.iter_mut().find(|lane| lane.number == *number) {
-                lane.waiting = None;
+            if let Some(one) = state.further.iter_mut().find(|one| one.number == *number) {
+                one.waiting = None;
             }
             let due = state.due(now);
-            if let Some(lane) = state.lanes.iter_mut().find(|lane| lane.number == *number) {
-                lane.waiting = (!blocked).then(|| cx.waker().clone());
+            if let Some(one) = state.further.iter_mut().find(|one| one.number == *number) {
+                one.waiting = (!blocked).then(|| cx.waker().clone());
             }
             state.note_silence();
             (state.mux.end().is_some().then_some(blocked), due)
