@@ -35,8 +35,9 @@ pub(crate) fn become_agent() {
         [flag] if flag == "--hash" => done(place::print_hash()),
         [flag, hash] if flag == "--verify" => done(place::verify(hash.as_bytes())),
         _ => {
-            let usage =
-                format!("remotely: {WORD} is for the other side, as: {WORD} run, tunnel, join, --hash, --verify HASH\n");
+            let usage = format!(
+                "remotely: {WORD} is for the other side, as: {WORD} run, tunnel, join, --hash, --verify HASH\n"
+            );
             let _ = io::stderr().write_all(usage.as_bytes());
             std::process::exit(125)
         }

@@ -36,6 +36,8 @@ pub struct ConnectOptions {
     pub untimed: Arc<Untimed>,
     /// Who is asked where sudo or su wants a password.
     pub passwords: Passwords,
+    /// Over how many sessions of an ssh connection the link may run.
+    pub width: Width,
     /// The last hop is a sudo that the user has not asked for: it fails where it wants a password.
     pub elevated: bool,
 }
@@ -66,6 +68,39 @@ impl Untimed {
     }
 }
 
+/// Over how many sessions of one ssh connection a link runs. Each lets 2 MiB through in a round trip, and costs no login. Where the
+/// first hop is not ssh, or the server refuses, it is one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Width {
+    /// One, and up to eight while more is sent than those there are let through.
+    #[default]
+    Auto,
+    /// So many from the start, if the server lets us; one at least, eight at most.
+    Exactly(u8),
+}
+
+impl Width {
+    /// More are of no use.
+    pub const MOST: u8 = 8;
+}
+
+/// It is no number of pipes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a number from 1 to {most}, or auto, is wanted", most = Width::MOST)]
+pub struct WidthError;
+
+impl std::str::FromStr for Width {
+    type Err = WidthError;
+
+    fn from_str(text: &str) -> Result<Self, WidthError> {
+        match (text, text.parse()) {
+            ("auto", _) => Ok(Self::Auto),
+            (_, Ok(pipes @ 1..=Self::MOST)) => Ok(Self::Exactly(pipes)),
+            _ => Err(WidthError),
+        }
+    }
+}
+
 /// What the agent is to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AgentKind {
@@ -73,6 +108,8 @@ pub enum AgentKind {
     Run,
     /// Runs functions of the program, with the host as it finds it.
     Tunnel,
+    /// None, but a further pipe to the one that runs.
+    Join,
 }
 
 impl AgentKind {
@@ -81,6 +118,7 @@ impl AgentKind {
         match self {
             Self::Run => "run",
             Self::Tunnel => "tunnel",
+            Self::Join => "join",
         }
     }
 }
@@ -123,6 +161,7 @@ impl ConnectOptions {
             errors: Errors::Show,
             untimed: Arc::default(),
             passwords: Passwords::none(),
+            width: Width::Auto,
             elevated: false,
         }
     }
@@ -135,5 +174,19 @@ impl ConnectOptions {
     /// How many of the first hops may ask for a password.
     pub(crate) fn may_ask(&self) -> usize {
         if self.passwords.is_none() { 0 } else { self.target.hops().len() - usize::from(self.elevated) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_width_is_a_number_up_to_eight_or_auto() {
+        assert_eq!("auto".parse(), Ok(Width::Auto));
+        assert_eq!(("1".parse(), "8".parse()), (Ok(Width::Exactly(1)), Ok(Width::Exactly(8))));
+        for wrong in ["", "0", "9", "256", "-1", "Auto", "two", " 1"] {
+            assert_eq!(wrong.parse::<Width>(), Err(WidthError), "{wrong:?}");
+        }
     }
 }

@@ -158,6 +158,15 @@ impl Conversation {
         }
     }
 
+    /// Sends what a further pipe begins with, and hears whether the agent takes it.
+    pub(super) async fn join(&mut self, ticket: Bytes) -> std::io::Result<()> {
+        self.to_host.write_all_buf(&mut announced(ticket)).await?;
+        match self.message().await {
+            Ok(Message::Ready) => Ok(()),
+            _ => Err(std::io::Error::other("the agent is not where it was")),
+        }
+    }
+
     /// Gives a password to the hop that asks for it, and hears whether it was right.
     pub(super) async fn answer(
         &mut self,

@@ -169,14 +169,14 @@ fn is_dynamic(file: &File) -> io::Result<bool> {
 }
 
 /// This user's directory for what can be made again.
-fn cache() -> Option<PathBuf> {
+pub(super) fn cache() -> Option<PathBuf> {
     let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let base = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")))?;
     Some(base.join("remotely"))
 }
 
 /// Writes a file of the cache, whole or not at all. Only speed depends on it, so that failing is silent.
-fn remember(cache: &Path, at: &Path, bytes: &[u8]) {
+pub(super) fn remember(cache: &Path, at: &Path, bytes: &[u8]) {
     let _ = fs::DirBuilder::new().recursive(true).mode(0o700).create(cache);
     let temporary = cache.join(format!(".new-{:016x}", nonce()));
     let file = File::options().write(true).create_new(true).mode(0o600).open(&temporary);

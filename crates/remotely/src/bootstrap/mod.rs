@@ -3,6 +3,7 @@
 //!
 //! Called by `run`, by [`Tunnel`](crate::Tunnel) and by `doctor`. It knows nothing of what the link is for.
 
+mod ciphers;
 mod conversation;
 mod door;
 mod error;
@@ -16,6 +17,7 @@ mod progress;
 mod progress;
 #[cfg(feature = "cli")]
 mod script;
+mod widen;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -32,8 +34,10 @@ use self::executable::Executable;
 pub use self::line::{WORD, one_line};
 #[cfg(feature = "cli")]
 pub use self::script::output;
-use crate::options::ConnectOptions;
+use self::widen::Widener;
+use crate::options::{ConnectOptions, Width};
 use crate::transport;
+use crate::transport::session::{self, Connection};
 use crate::transport::spawn::{self, Manner, Process};
 
 /// A link, and what it took to get it.
@@ -62,6 +66,7 @@ pub(crate) struct Ready {
     /// The local process of the transport.
     pub(crate) process: Process,
     uploaded: Option<Uploaded>,
+    widener: Option<Widener>,
 }
 
 /// Gets a link to `options.target`. What has been queued in `builder` when `queued` resolves travels before the first answer;
@@ -78,9 +83,12 @@ pub async fn connect<F: Future<Output = ()>>(
         queued.await;
         builder.first_flight()
     };
-    let Ready { pipe, received, unsent, process, uploaded } = reach(options, flight).await?;
+    let Ready { pipe, received, unsent, process, uploaded, widener } = reach(options, flight).await?;
     let time = began.elapsed();
     let (link, incoming) = builder.attach_behind(unsent, pipe, received);
+    if let Some(widener) = widener {
+        widener.start(link.pipes());
+    }
     Ok(Connected { link, incoming, process, time, uploaded })
 }
 
@@ -138,7 +146,12 @@ async fn attempt<F: Future<Output = Bytes>>(
 ) -> Result<Ready, ConnectError> {
     let line = line::line(&executable.hash, executable::nonce(), reuse, options.agent);
     let may_ask = options.may_ask();
-    let argv = transport::asking_command_line(&options.target, &options.ssh_opts, &line, may_ask);
+    let shared = options.width != Width::Exactly(1);
+    let mut connection =
+        Connection::plan(&options.target, &options.ssh_opts, executable::nonce(), shared, ciphers::known);
+    // Of what is said twice ssh takes the first, the user's.
+    let ssh_opts: Vec<_> = options.ssh_opts.iter().chain(&connection.words).cloned().collect();
+    let argv = transport::asking_command_line(&options.target, &ssh_opts, &line, may_ask);
     tracing::debug!(?argv, "starting the transport");
     let terminal = Terminal::remember();
     let own_group = !transport::uses_terminal(&options.target);
@@ -147,25 +160,39 @@ async fn attempt<F: Future<Output = Bytes>>(
     let mut conversation = Conversation::new(started.reader, started.writer).map_err(ConnectError::pipe)?;
     let mut doors = Doors::new(options);
 
-    let greeted = doors.pass(&mut conversation, flight, &mut process).await;
-    let talked = match greeted {
-        Ok(Greeted::Ready { unsent }) => Ok((None, unsent)),
-        Ok(Greeted::Needs(need)) => {
-            let flight = flight.bytes().await;
-            let _untimed = options.untimed.begin();
-            let uploaded = conversation.upload(need, executable, options.progress, flight).await;
-            uploaded.map(|uploaded| (Some(uploaded), Bytes::new()))
+    let talk = async {
+        match doors.pass(&mut conversation, flight, &mut process).await? {
+            Greeted::Ready { unsent } => Ok((None, unsent)),
+            Greeted::Needs(need) => {
+                let flight = flight.bytes().await;
+                let _untimed = options.untimed.begin();
+                let uploaded = conversation.upload(need, executable, options.progress, flight).await?;
+                Ok((Some(uploaded), Bytes::new()))
+            }
+            Greeted::Asked { .. } | Greeted::Opened => {
+                Err(ConnectError::Strange { what: "a hop asked out of turn".into() }.into())
+            }
         }
-        Ok(Greeted::Asked { .. } | Greeted::Opened) => {
-            Err(ConnectError::Strange { what: "a hop asked out of turn".into() }.into())
-        }
-        Err(failure) => Err(failure),
     };
+    let talked = tokio::select! {
+        biased;
+        talked = talk => talked,
+        never = connection.await_socket() => match never {},
+    };
+    connection.take_socket();
     match talked {
         Ok((uploaded, unsent)) => {
             terminal.forget();
+            if let Some(program) = connection.unknown.take() {
+                ciphers::find_out(program);
+            }
+            if connection.is_shared() {
+                session::sweep();
+            }
             let (reader, writer, received) = conversation.into_pipe().map_err(ConnectError::pipe)?;
-            Ok(Ready { pipe: Pipe { reader, writer }, received, unsent, process, uploaded })
+            let (target, hash) = (options.target.clone(), executable.hash.clone());
+            let widener = connection.is_shared().then_some(Widener { connection, target, hash, width: options.width });
+            Ok(Ready { pipe: Pipe { reader, writer }, received, unsent, process, uploaded, widener })
         }
         Err(Failure::Error(error)) if error.names_target() => Err(error),
         Err(Failure::Error(error)) => Err(error.at(&options.target)),

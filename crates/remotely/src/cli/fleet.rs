@@ -12,6 +12,7 @@ use super::screen::Screen;
 use super::way::{Words, seconds, words};
 use crate::group::Group;
 use crate::nodes::{NodeError, NodeSet, SourceError, Sources};
+use crate::options::Width;
 use crate::password::Passwords;
 use crate::report::{self, Failure, exit_code};
 use crate::target::TargetError;
@@ -48,6 +49,9 @@ pub(super) struct Fleet {
     /// Options for ssh, split into words as a shell splits them: --ssh-opts '-p 2222 -i key'.
     #[arg(long, value_name = "STRING", allow_hyphen_values = true, value_parser = OsStringValueParser::new().try_map(words))]
     ssh_opts: Option<Words>,
+    /// Sessions of each ssh connection that a link runs over: a number up to 8, or auto, which opens them when they help.
+    #[arg(long, value_name = "N", default_value = "auto")]
+    pipes: Width,
     /// Say more about what is done; twice for more still. REMOTELY_LOG=debug has the same effect.
     #[arg(short, long, action = clap::ArgAction::Count)]
     verbose: u8,
@@ -89,9 +93,11 @@ impl Fleet {
             return Err(FleetError::Nobody { text: self.targets.clone() });
         }
         let opts = self.ssh_opts.clone().unwrap_or_default().0;
-        let passwords = Passwords::from_terminal();
+        let (passwords, pipes) = (Passwords::from_terminal(), self.pipes);
         let group = |nodes: NodeSet| {
-            Group::from(nodes).each_changed(|tunnel| tunnel.ssh_opts(opts.clone())).passwords(passwords.clone())
+            Group::from(nodes)
+                .each_changed(|tunnel| tunnel.ssh_opts(opts.clone()).width(pipes))
+                .passwords(passwords.clone())
         };
         let hosts = match &self.sudo {
             Some(user) => {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
 
-use crate::options::ConnectOptions;
+use crate::options::{ConnectOptions, Width};
 use crate::password::Passwords;
 use crate::target::Target;
 use crate::transport::shell;
@@ -15,6 +15,9 @@ pub(super) struct Way {
     /// Options for ssh, split into words as a shell splits them: --ssh-opts '-p 2222 -i key'.
     #[arg(long, value_name = "STRING", allow_hyphen_values = true, value_parser = OsStringValueParser::new().try_map(words))]
     ssh_opts: Option<Words>,
+    /// Sessions of the ssh connection that the link runs over: a number up to 8, or auto, which opens them when they help.
+    #[arg(long, value_name = "N", default_value = "auto")]
+    pipes: Width,
     /// Give up when the host has not answered after this time.
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     connect_timeout: Option<Duration>,
@@ -28,6 +31,7 @@ impl Way {
         ConnectOptions {
             ssh_opts: self.ssh_opts.unwrap_or_default().0,
             timeout: self.connect_timeout,
+            width: self.pipes,
             passwords: Passwords::from_terminal(),
             ..ConnectOptions::new(target)
         }

@@ -7,6 +7,7 @@
 pub(crate) mod allocation;
 mod command;
 mod container;
+mod control;
 mod docker;
 mod explain;
 mod kubectl;
@@ -14,10 +15,12 @@ mod local;
 mod nsenter;
 pub(crate) mod password;
 mod podman;
+pub(crate) mod session;
 pub mod shell;
 pub mod spawn;
 mod srun;
 pub(crate) mod ssh;
+mod ssh_config;
 mod su;
 mod sudo;
 mod systemd;
@@ -44,9 +47,14 @@ pub(crate) fn asking_command_line(
     script: &str,
     may_ask: usize,
 ) -> Vec<OsString> {
-    let first_ssh = target.hops().iter().position(|hop| matches!(hop, Hop::Ssh(_)));
+    through(target.hops(), ssh_opts, script, may_ask)
+}
+
+/// The same for some hops of a way.
+fn through(hops: &[Hop], ssh_opts: &[OsString], script: &str, may_ask: usize) -> Vec<OsString> {
+    let first_ssh = hops.iter().position(|hop| matches!(hop, Hop::Ssh(_)));
     let innermost = vec!["sh".into(), "-c".into(), script.into()];
-    target.hops().iter().enumerate().rev().fold(innermost, |inner, (n, hop)| {
+    hops.iter().enumerate().rev().fold(innermost, |inner, (n, hop)| {
         let asks = (n < may_ask).then_some(n);
         match hop {
             Hop::Ssh(place) => ssh::wrap(place, if first_ssh == Some(n) { ssh_opts } else { &[] }, &inner),

@@ -237,7 +237,7 @@ impl Drop for Process {
 }
 
 /// A pipe as large as the kernel gives one without asking.
-fn large_pipe() -> rustix::io::Result<(OwnedFd, OwnedFd)> {
+pub(super) fn large_pipe() -> rustix::io::Result<(OwnedFd, OwnedFd)> {
     let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
     // Beyond the user's share of pipe pages this is refused; a smaller pipe works too.
     let _ = rustix::pipe::fcntl_setpipe_size(&writer, 1 << 20);

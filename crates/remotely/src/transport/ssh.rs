@@ -17,7 +17,6 @@ pub(super) fn wrap(place: &Ssh, opts: &[OsString], inner: &[OsString]) -> Vec<Os
 }
 
 /// The command line that asks ssh what its configuration makes of `place`.
-#[cfg(feature = "tree")]
 pub(crate) fn question(place: &Ssh, opts: &[OsString]) -> Vec<OsString> {
     to(place, opts, &["-G"])
 }

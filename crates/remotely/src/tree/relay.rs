@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::lend::{Held, Lent};
 use crate::bootstrap::{self, ConnectError, Ready};
-use crate::options::{AgentKind, ConnectOptions, Errors};
+use crate::options::{AgentKind, ConnectOptions, Errors, Width};
 use crate::tunnel::chain;
 use crate::{Error, Tunnel, remote};
 
@@ -103,6 +103,8 @@ async fn relay(
         progress: false,
         agent: AgentKind::Tunnel,
         errors: Errors::Keep,
+        // Its bytes are passed on as they are.
+        width: Width::Exactly(1),
         ..ConnectOptions::new(target)
     };
     let reached = bootstrap::reach(&options, std::future::ready(order.flight)).await;

@@ -22,7 +22,7 @@ use self::session::Session;
 pub use self::transfer::Transfer;
 #[cfg(feature = "copy")]
 pub(crate) use self::transfer::What;
-use crate::options::{AgentKind, ConnectOptions};
+use crate::options::{AgentKind, ConnectOptions, Width};
 use crate::password::Passwords;
 use crate::target::{Hop, Target, TargetError};
 use crate::tree::Branch;
@@ -98,6 +98,12 @@ impl Tunnel {
     #[must_use]
     pub fn ssh_opts<W: Into<std::ffi::OsString>>(&self, words: impl IntoIterator<Item = W>) -> Self {
         self.changed(|settings| settings.connect.ssh_opts = words.into_iter().map(Into::into).collect())
+    }
+
+    /// Running over another number of sessions of its ssh connection than [`Width::Auto`] comes to.
+    #[must_use]
+    pub fn width(&self, width: Width) -> Self {
+        self.changed(|settings| settings.connect.width = width)
     }
 
     /// With somebody who is asked where sudo or su wants a password on the way. Without this nobody is, and such a hop fails.

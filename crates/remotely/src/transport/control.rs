@@ -1,0 +1,287 @@
+//! Further sessions of an ssh connection that is there, by its control socket (PROTOCOL.mux of OpenSSH): no process, no login, one
+//! round trip; and where such a socket is while it has a name. Used by [`super::session`]; knows nothing of what the session is for.
+
+use std::ffi::OsStr;
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::Once;
+use std::time::Duration;
+use std::{env, fs, thread};
+
+use remotely_session::Pipe;
+use rustix::fs::{Mode, OFlags};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
+use tokio::net::UnixStream;
+
+use super::spawn::large_pipe;
+
+const HELLO: u32 = 0x0000_0001;
+const NEW_SESSION: u32 = 0x1000_0002;
+const SESSION_OPENED: u32 = 0x8000_0006;
+const VERSION: u32 = 4;
+/// The number of our only request.
+const REQUEST: u32 = 0;
+const NO_ESCAPE: u32 = u32::MAX;
+/// No message of ssh is as long.
+const MESSAGE_MAX: u32 = 64 << 10;
+
+/// The longest path of a control socket, to which ssh adds 17 bytes for a moment (unix(7)).
+const PATH_MAX: usize = 90;
+/// A socket that has its name for so long, and nobody behind it, is what somebody has left who was killed.
+const LEFT_AFTER: Duration = Duration::from_secs(60);
+
+/// How long a session may take to end by itself.
+const END_WITHIN: Duration = Duration::from_secs(2);
+
+/// A session of a connection; cut when dropped, with what is still in its pipe.
+#[derive(Debug)]
+pub(crate) struct Session {
+    control: UnixStream,
+}
+
+impl Session {
+    /// Waits until it has ended by itself, as it does when its pipe is closed and what was in there has been carried, or cuts it after
+    /// two seconds.
+    pub(crate) async fn close(mut self) {
+        let ended = async { while let Ok(1..) = self.control.read(&mut [0; 64]).await {} };
+        let _ = tokio::time::timeout(END_WITHIN, ended).await;
+    }
+}
+
+/// Opens a session in which the login shell of the host runs `command`, over the control socket at `path`; with the pipe to it. Its
+/// standard error goes nowhere. Cancel safe.
+pub(super) async fn open(path: &Path, command: &[u8]) -> io::Result<(Session, Pipe)> {
+    let mut control = UnixStream::connect(path).await?;
+    let hello = [HELLO.to_be_bytes(), VERSION.to_be_bytes()].concat();
+    send(&mut control, &hello).await?;
+    if !receive(&mut control).await?.starts_with(&hello) {
+        return Err(io::Error::other("ssh has another version of its control protocol"));
+    }
+    let (stdin, writer) = large_pipe()?;
+    let (reader, stdout) = large_pipe()?;
+    let stderr = rustix::fs::open("/dev/null", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+    send(&mut control, &request(command)).await?;
+    for fd in [&stdin, &stdout, &stderr] {
+        pass(&control, fd.as_fd()).await?;
+    }
+    let answer = receive(&mut control).await?;
+    if answer.get(..4) != Some(&SESSION_OPENED.to_be_bytes()) {
+        let said = answer.get(12..).unwrap_or_default();
+        return Err(io::Error::other(format!("ssh opens no session: {}", String::from_utf8_lossy(said))));
+    }
+    Ok((Session { control }, Pipe { reader, writer }))
+}
+
+/// No terminal, no X11, no agent, no subsystem.
+fn request(command: &[u8]) -> Vec<u8> {
+    let mut message = Vec::with_capacity(command.len() + 48);
+    let mut number = |number: u32| message.extend_from_slice(&number.to_be_bytes());
+    number(NEW_SESSION);
+    number(REQUEST);
+    // An empty string in reserve, four flags.
+    (0..5).for_each(|_| number(0));
+    number(NO_ESCAPE);
+    // The type of a terminal that there is none of.
+    number(0);
+    number(command.len() as u32);
+    message.extend_from_slice(command);
+    message
+}
+
+async fn send(control: &mut UnixStream, message: &[u8]) -> io::Result<()> {
+    let length = message.len() as u32;
+    control.write_all(&[&length.to_be_bytes(), message].concat()).await
+}
+
+async fn receive(control: &mut UnixStream) -> io::Result<Vec<u8>> {
+    let length = control.read_u32().await?;
+    if length > MESSAGE_MAX {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    let mut message = vec![0; length as usize];
+    control.read_exact(&mut message).await?;
+    Ok(message)
+}
+
+/// One descriptor, with the byte that carries it.
+async fn pass(control: &UnixStream, fd: BorrowedFd<'_>) -> io::Result<()> {
+    let passed = control.async_io(Interest::WRITABLE, || {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        let fds = [fd];
+        ancillary.push(SendAncillaryMessage::ScmRights(&fds));
+        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+        Ok(rustix::net::sendmsg(control, &[IoSlice::new(&[0])], &mut ancillary, flags)?)
+    });
+    passed.await.map(drop)
+}
+
+/// A socket that has lost its name, for as long as this is kept: nobody else finds it, and nothing of it is left behind.
+#[derive(Debug)]
+pub(super) struct Unnamed(OwnedFd);
+
+impl Unnamed {
+    /// Takes its name from a socket of our own. `None` if there is none.
+    pub(super) fn take(path: &Path) -> Option<Self> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let socket = rustix::fs::open(path, flags, Mode::empty()).ok()?;
+        let about = rustix::fs::fstat(&socket).ok()?;
+        let is_socket = rustix::fs::FileType::from_raw_mode(about.st_mode) == rustix::fs::FileType::Socket;
+        if !is_socket || about.st_uid != rustix::process::geteuid().as_raw() {
+            return None;
+        }
+        rustix::fs::unlink(path).ok()?;
+        Some(Self(socket))
+    }
+
+    /// What leads to it in this process.
+    pub(super) fn path(&self) -> PathBuf {
+        format!("/proc/self/fd/{}", self.0.as_raw_fd()).into()
+    }
+}
+
+/// Where nobody else can look, or else where everybody can but only we remove; short, and without what ssh would expand.
+pub(super) fn directory() -> PathBuf {
+    let plain = |path: &PathBuf| {
+        let bytes = path.as_os_str().as_bytes();
+        let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/._-".contains(byte);
+        path.is_absolute() && bytes.iter().all(plain) && bytes.len() + 26 < PATH_MAX && path.is_dir()
+    };
+    let own = env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(plain);
+    own.unwrap_or_else(|| "/tmp".into())
+}
+
+/// Removes control sockets of this user that we were killed before we could take their names from; some time soon, and once.
+pub(crate) fn sweep() {
+    static SWEPT: Once = Once::new();
+    SWEPT.call_once(|| {
+        // Nobody waits for it, and the next process does the same.
+        let _ = thread::Builder::new().spawn(|| sweep_in(&directory(), LEFT_AFTER));
+    });
+}
+
+fn sweep_in(directory: &Path, left_after: Duration) {
+    let own = rustix::process::geteuid().as_raw();
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let (name, path) = (entry.file_name(), entry.path());
+        if !is_name(&name) {
+            continue;
+        }
+        let Ok(about) = fs::symlink_metadata(&path) else { continue };
+        let age = about.modified().ok().and_then(|at| at.elapsed().ok());
+        let old = about.file_type().is_socket() && about.uid() == own && age.is_some_and(|age| age >= left_after);
+        let refused = || {
+            let connected = std::os::unix::net::UnixStream::connect(&path);
+            connected.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+        };
+        if old && refused() {
+            let _ = fs::remove_file(&path);
+        }
+    }
+}
+
+/// Whether ssh is given a name like this, or makes it of one for a moment.
+fn is_name(name: &OsStr) -> bool {
+    let Some(rest) = name.as_bytes().strip_prefix(b"remotely-") else { return false };
+    let Some((nonce, suffix)) = rest.split_at_checked(16) else { return false };
+    nonce.iter().all(u8::is_ascii_hexdigit) && (suffix.is_empty() || (suffix.len() == 17 && suffix[0] == b'.'))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener as Listener;
+
+    use super::*;
+
+    #[test]
+    fn a_request_is_what_ssh_reads() {
+        let command = b"exec sh";
+        let message = request(command);
+        let numbers: Vec<u32> =
+            message[..40].chunks(4).map(|four| u32::from_be_bytes(four.try_into().unwrap())).collect();
+        // Its kind, its number, reserved, terminal, X11, agent, subsystem, escape, the terminal's type, the command's length.
+        assert_eq!(numbers, [0x1000_0002, 0, 0, 0, 0, 0, 0, u32::MAX, 0, command.len() as u32]);
+        assert_eq!(&message[40..], command);
+    }
+
+    fn directory(name: &str) -> PathBuf {
+        let path = env::temp_dir().join(format!("remotely-control-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir(&path).unwrap();
+        path
+    }
+
+    /// Answers as ssh does, `opened` or not, and returns the command and what came on its standard input.
+    async fn answer(listener: tokio::net::UnixListener, opened: bool) -> Vec<u8> {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let hello = receive(&mut stream).await.unwrap();
+        send(&mut stream, &hello).await.unwrap();
+        let asked = receive(&mut stream).await.unwrap();
+        stream.read_exact(&mut [0; 3]).await.unwrap();
+        let kind: u32 = if opened { SESSION_OPENED } else { 0x8000_0003 };
+        let mut said = [kind.to_be_bytes(), REQUEST.to_be_bytes(), 7_u32.to_be_bytes()].concat();
+        said.extend_from_slice(if opened { b"" } else { b"refused" });
+        send(&mut stream, &said).await.unwrap();
+        asked[40..].to_vec()
+    }
+
+    #[tokio::test]
+    async fn a_session_is_opened_or_refused() {
+        let directory = directory("sessions");
+        for opened in [true, false] {
+            let path = directory.join(if opened { "yes" } else { "no" });
+            let ssh = tokio::spawn(answer(tokio::net::UnixListener::bind(&path).unwrap(), opened));
+            let session = open(&path, b"exec sh").await;
+            assert_eq!(ssh.await.unwrap(), b"exec sh");
+            match session {
+                Ok((session, _)) => {
+                    assert!(opened);
+                    session.close().await;
+                }
+                Err(error) => assert!(!opened && error.to_string().ends_with("no session: refused"), "{error}"),
+            }
+        }
+        fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
+    fn a_socket_can_be_reached_when_it_has_lost_its_name() {
+        let directory = directory("names");
+        let path = directory.join("remotely-0123456789abcdef");
+        assert!(Unnamed::take(&path).is_none());
+        fs::write(&path, "no socket").unwrap();
+        assert!(Unnamed::take(&path).is_none());
+        fs::remove_file(&path).unwrap();
+        let listener = Listener::bind(&path).unwrap();
+        let unnamed = Unnamed::take(&path).unwrap();
+        assert!(!path.exists());
+        drop(std::os::unix::net::UnixStream::connect(unnamed.path()).unwrap());
+        listener.accept().unwrap();
+        fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
+    fn what_was_left_is_swept_and_nothing_else() {
+        let directory = directory("left");
+        let at = |name: &str| directory.join(name);
+        let (left, halfway) = (at("remotely-0123456789abcdef"), at("remotely-0123456789abcde0.abcdefghijklmnop"));
+        let (used, other) = (at("remotely-0123456789abcde1"), at("remotely-0123456789abcdefg"));
+        for path in [&left, &halfway, &other] {
+            drop(Listener::bind(path).unwrap());
+        }
+        let listener = Listener::bind(&used).unwrap();
+        fs::write(at("remotely-0123456789abcde2"), "no socket").unwrap();
+        sweep_in(&directory, LEFT_AFTER);
+        assert!(left.exists(), "it may be about to be used");
+        sweep_in(&directory, Duration::ZERO);
+        assert_eq!((left.exists(), halfway.exists(), used.exists(), other.exists()), (false, false, true, true));
+        assert!(at("remotely-0123456789abcde2").exists());
+        drop(listener);
+        fs::remove_dir_all(directory).unwrap();
+    }
+}
