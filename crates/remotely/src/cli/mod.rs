@@ -12,6 +12,7 @@ mod gather;
 mod hosts;
 mod log;
 mod man;
+mod net;
 mod run;
 mod screen;
 mod slurm;

@@ -1,0 +1,4 @@
+//! `remotely net`.
+
+mod args;
+mod expand;
