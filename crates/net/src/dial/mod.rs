@@ -1,0 +1,63 @@
+//! Makes what the other side of a link has captured: connections, datagrams, questions about names. Called for each stream of
+//! the net service that is offered; one that fails says so on its stream and concerns no other.
+
+mod connect;
+mod datagrams;
+mod echo;
+mod lookup;
+mod names;
+mod question;
+mod resolv;
+mod surroundings;
+
+use std::sync::Arc;
+
+use remotely_proto::net::{NAME_MAX, Open, Place};
+use remotely_session::{Incoming, Offer, reset};
+
+use self::resolv::Resolvers;
+use crate::socket;
+
+/// Who dials. Clones are the same.
+#[derive(Debug, Clone)]
+pub struct Dialer {
+    resolvers: Arc<Resolvers>,
+}
+
+impl Dialer {
+    /// One that asks whom /etc/resolv.conf names, at any time. Lets this process open as many descriptors as it may.
+    pub fn new() -> Self {
+        socket::allow_descriptors();
+        Self { resolvers: Arc::new(Resolvers::of_system()) }
+    }
+
+    /// Serves a stream of the net service to its end.
+    pub async fn serve(self, offer: Offer) {
+        let open = match minicbor::decode(&offer.body) {
+            Ok(Open::Connect { to: Place::Name { name, .. } }) if name.len() > NAME_MAX => None,
+            Ok(open) => Some(open),
+            Err(_) => None,
+        };
+        match open {
+            Some(Open::Connect { to }) => connect::serve(to, &self.resolvers, offer.stream).await,
+            Some(Open::Datagrams) => datagrams::serve(offer.stream).await,
+            Some(Open::Names { server }) => names::serve(server, self.resolvers, offer.stream).await,
+            Some(Open::Echo) => echo::serve(offer.stream).await,
+            Some(Open::Surroundings) => surroundings::serve(offer.stream).await,
+            None => offer.refuse(reset::REFUSED),
+        }
+    }
+
+    /// Serves all streams of a link that has no other service.
+    pub async fn serve_all(self, mut incoming: Incoming) {
+        while let Some(offer) = incoming.next().await {
+            tokio::spawn(self.clone().serve(offer));
+        }
+    }
+}
+
+impl Default for Dialer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
