@@ -3,8 +3,8 @@
 use std::cell::RefCell;
 use std::io;
 
+use crate::connection::Connection;
 use bytes::{Bytes, BytesMut};
-use tokio::net::TcpStream;
 
 /// Bytes read at once.
 const READ_SIZE: usize = 256 << 10;
@@ -18,7 +18,7 @@ thread_local! {
 }
 
 /// What a socket has, without waiting; nothing at its end.
-pub(crate) fn read(socket: &TcpStream) -> io::Result<Bytes> {
+pub(crate) fn read(socket: &Connection) -> io::Result<Bytes> {
     BUFFER.with_borrow_mut(|buffer| {
         if buffer.capacity() < ROOM_MIN {
             buffer.reserve(READ_SIZE);

@@ -3,6 +3,7 @@
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
@@ -12,11 +13,10 @@ use bytes::{Buf, Bytes};
 use remotely_proto::message::MessageDecoder;
 use remotely_proto::net::{Connected, RESET};
 use remotely_session::{RecvError, RecvStream, SendError, SendStream, Stream};
-use rustix::net::{Shutdown, shutdown, sockopt};
 use tokio::io::Interest;
-use tokio::net::TcpStream;
 
 use crate::chunk;
+use crate::connection::Connection;
 
 /// Bytes of the stream that are taken out of it before they are written: what a socket whose reader does not read holds here.
 const AHEAD: usize = 256 << 10;
@@ -27,20 +27,15 @@ const PIECES: usize = 64;
 const ASK_AFTER: Duration = Duration::from_secs(60);
 
 /// How a connection ended that did not end in order.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub(crate) enum Cut {
-    /// The socket failed.
-    Socket(io::Error),
-    /// The other side has given it up, or the link is over.
+    #[error("{0}")]
+    Socket(#[from] io::Error),
+    #[error("the other side has given it up, or the link is over")]
     Stream,
     /// The other side could not make it.
+    #[error("{0:?}")]
     Refused(Connected),
-}
-
-impl From<io::Error> for Cut {
-    fn from(error: io::Error) -> Self {
-        Self::Socket(error)
-    }
 }
 
 impl From<SendError> for Cut {
@@ -57,11 +52,27 @@ impl From<RecvError> for Cut {
 
 /// Carries bytes in both directions until both have ended. With `answer`, the stream begins with what became of the connection
 /// there. If it does not end in order, the socket is reset, and so is the stream.
-pub(crate) async fn carry(socket: TcpStream, stream: Stream, answer: bool) -> Result<(), Cut> {
+pub(crate) async fn carry(socket: Connection, stream: Stream, answer: bool) -> Result<(), Cut> {
+    let first = async |recv: &mut RecvStream| {
+        if answer { connected(recv).await.map(|(_, first)| first) } else { Ok(Bytes::new()) }
+    };
+    between(socket, stream, first).await
+}
+
+/// The same behind what became of the connection, which has been taken already, with `first` behind it.
+pub(crate) async fn carry_on(socket: Connection, stream: Stream, first: Bytes) -> Result<(), Cut> {
+    between(socket, stream, async move |_: &mut RecvStream| Ok(first)).await
+}
+
+async fn between(
+    socket: Connection,
+    stream: Stream,
+    first: impl AsyncFnOnce(&mut RecvStream) -> Result<Bytes, Cut>,
+) -> Result<(), Cut> {
     let Stream { mut send, mut recv, .. } = stream;
     let received = AtomicBool::new(false);
     let down = async {
-        let first = if answer { connected(&mut recv).await? } else { Bytes::new() };
+        let first = first(&mut recv).await?;
         down(&mut recv, &socket, first).await?;
         received.store(true, Ordering::Relaxed);
         Ok::<(), Cut>(())
@@ -70,23 +81,18 @@ pub(crate) async fn carry(socket: TcpStream, stream: Stream, answer: bool) -> Re
     carried.map(drop).inspect_err(|_| {
         send.reset(RESET);
         recv.stop();
-        reset(&socket);
+        socket.reset();
     })
 }
 
-/// Has a socket say when it is closed that the connection was cut.
-pub(crate) fn reset(socket: &TcpStream) {
-    let _ = sockopt::set_socket_linger(socket, Some(Duration::ZERO));
-}
-
-/// Takes the message in front of the bytes.
-async fn connected(recv: &mut RecvStream) -> Result<Bytes, Cut> {
+/// Takes the message in front of the bytes: the other end of the connection, and bytes that have come behind it.
+pub(crate) async fn connected(recv: &mut RecvStream) -> Result<(Option<SocketAddr>, Bytes), Cut> {
     let mut decoder = MessageDecoder::default();
     loop {
         decoder.push(&recv.recv().await?.ok_or(Cut::Stream)?);
         match decoder.next::<Connected>() {
             Ok(None) => {}
-            Ok(Some((Connected::Yes { .. }, _))) => return Ok(decoder.rest()),
+            Ok(Some((Connected::Yes { peer }, _))) => return Ok((peer, decoder.rest())),
             Ok(Some((no, _))) => return Err(Cut::Refused(no)),
             Err(error) => return Err(io::Error::new(io::ErrorKind::InvalidData, error).into()),
         }
@@ -94,7 +100,7 @@ async fn connected(recv: &mut RecvStream) -> Result<Bytes, Cut> {
 }
 
 /// From the socket to the stream.
-async fn up(socket: &TcpStream, send: &mut SendStream, received: &AtomicBool) -> Result<(), Cut> {
+async fn up(socket: &Connection, send: &mut SendStream, received: &AtomicBool) -> Result<(), Cut> {
     loop {
         readable(socket, send, received).await?;
         match chunk::read(socket) {
@@ -110,10 +116,9 @@ async fn up(socket: &TcpStream, send: &mut SendStream, received: &AtomicBool) ->
 }
 
 /// Waits for the end of the other direction, or until the socket says that nobody is there for that any more.
-async fn until_received(socket: &TcpStream, received: &AtomicBool) -> Result<(), Cut> {
+async fn until_received(socket: &Connection, received: &AtomicBool) -> Result<(), Cut> {
     // Whoever has closed it altogether shows when he is asked, and by nothing else.
-    let _ = sockopt::set_tcp_keepidle(socket, ASK_AFTER);
-    let _ = sockopt::set_socket_keepalive(socket, true);
+    socket.ask_after(ASK_AFTER);
     let mut failed = pin!(socket.ready(Interest::ERROR));
     poll_fn(|cx| {
         if received.load(Ordering::Relaxed) {
@@ -125,7 +130,7 @@ async fn until_received(socket: &TcpStream, received: &AtomicBool) -> Result<(),
 }
 
 /// Waits for bytes of the socket. As long as bytes can come from the other side, that is how it tells that it has given up.
-async fn readable(socket: &TcpStream, send: &SendStream, received: &AtomicBool) -> Result<(), Cut> {
+async fn readable(socket: &Connection, send: &SendStream, received: &AtomicBool) -> Result<(), Cut> {
     let mut stopped = pin!(send.stopped());
     poll_fn(|cx| {
         if let Poll::Ready(ready) = socket.poll_read_ready(cx) {
@@ -141,7 +146,7 @@ async fn readable(socket: &TcpStream, send: &SendStream, received: &AtomicBool) 
 }
 
 /// From the stream to the socket; `first` goes before.
-async fn down(recv: &mut RecvStream, socket: &TcpStream, first: Bytes) -> Result<(), Cut> {
+async fn down(recv: &mut RecvStream, socket: &Connection, first: Bytes) -> Result<(), Cut> {
     let mut pieces: Vec<Bytes> = Vec::new();
     if !first.is_empty() {
         pieces.push(first);
@@ -152,8 +157,7 @@ async fn down(recv: &mut RecvStream, socket: &TcpStream, first: Bytes) -> Result
         }
         if gather(recv, &mut pieces).await? {
             write(socket, &mut pieces).await?;
-            // It fails if the connection is over, which the other direction tells better.
-            let _ = shutdown(socket, Shutdown::Write);
+            socket.finish();
             return Ok(());
         }
     }
@@ -184,7 +188,7 @@ async fn gather(recv: &mut RecvStream, pieces: &mut Vec<Bytes>) -> Result<bool, 
     .await
 }
 
-async fn write(socket: &TcpStream, pieces: &mut Vec<Bytes>) -> io::Result<()> {
+async fn write(socket: &Connection, pieces: &mut Vec<Bytes>) -> io::Result<()> {
     let mut from = 0;
     while from < pieces.len() {
         let slices: Vec<IoSlice<'_>> = pieces[from..].iter().map(|piece| IoSlice::new(piece)).collect();

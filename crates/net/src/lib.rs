@@ -5,13 +5,16 @@
 //! |---|---|
 //! | [`dial`] | serves the streams of the net service: connects, sends, asks |
 //! | [`capture`] | takes what arrives at sockets that were made for it, and opens those streams |
+//! | [`forward`] | leads connections on purpose: to a port that stands for another, by SOCKS |
 //! | [`namespace`] | a network for one command, where such sockets get everything |
-//! | `flow`, `chunk`, `outbox`, `socket` | what both sides stand on |
+//! | `flow`, `connection`, `chunk`, `outbox`, `socket` | what both sides stand on |
 
 pub mod capture;
 mod chunk;
+mod connection;
 pub mod dial;
 mod flow;
+pub mod forward;
 pub mod namespace;
 mod outbox;
 mod socket;

@@ -41,6 +41,27 @@ pub enum Open {
     /// What dial's side knows of its network: one message, a [`Surroundings`].
     #[n(4)]
     Surroundings,
+    /// Connections that arrive at a place on dial's side. Towards capture one message, a [`Listening`]; for each connection dial
+    /// opens a stream with [`Open::Arrived`]. It listens until the other direction ends.
+    #[n(5)]
+    Listen {
+        /// Where: an address or a path.
+        #[n(0)]
+        at: Place,
+        /// Comes back with each connection.
+        #[n(1)]
+        number: u32,
+    },
+    /// A connection that has arrived, as [`Open::Connect`] otherwise: who has asked for it connects it to where it belongs.
+    #[n(6)]
+    Arrived {
+        /// That of the [`Open::Listen`].
+        #[n(0)]
+        number: u32,
+        /// Its other end; `None` for one of a path.
+        #[n(1)]
+        from: Option<SocketAddr>,
+    },
 }
 
 /// Where a connection goes.
@@ -59,6 +80,9 @@ pub enum Place {
         #[n(1)]
         port: u16,
     },
+    /// A socket of the file system, unix(7).
+    #[n(2)]
+    Path(#[n(0)] ByteVec),
 }
 
 /// Most bytes of a name (RFC 1035).
@@ -70,14 +94,36 @@ pub enum Connected {
     /// It is there, and its bytes follow.
     #[n(0)]
     Yes {
-        /// Its other end.
+        /// Its other end; `None` for one of a path.
         #[n(0)]
-        peer: SocketAddr,
+        peer: Option<SocketAddr>,
     },
     /// It could not be had; the stream ends.
     #[n(1)]
     No {
         /// errno of Linux; 0 for a name that has no address.
+        #[n(0)]
+        errno: u32,
+        /// For the user.
+        #[n(1)]
+        why: String,
+    },
+}
+
+/// Whether connections are waited for.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum Listening {
+    /// They are.
+    #[n(0)]
+    Yes {
+        /// The address, with the port if it was for dial to choose; `None` for a path.
+        #[n(0)]
+        at: Option<SocketAddr>,
+    },
+    /// They cannot be; the stream ends.
+    #[n(1)]
+    No {
+        /// errno of Linux.
         #[n(0)]
         errno: u32,
         /// For the user.

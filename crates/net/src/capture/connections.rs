@@ -14,6 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
 use super::Exits;
+use crate::connection::Connection;
 use crate::flow::{self, Cut};
 
 /// How long nobody is asked again for an address that has refused a connection.
@@ -77,7 +78,7 @@ pub(super) fn capture(
                 accepted = listener.accept() => match accepted {
                     Ok((socket, _)) => match destination(&socket, original, own) {
                         Some(to) => drop(connections.spawn(carry(socket, to, exits.clone(), refused.clone()))),
-                        None => flow::reset(&socket),
+                        None => Connection::from(socket).reset(),
                     },
                     Err(error) => {
                         // The connection is gone already, or there is no descriptor for it.
@@ -107,13 +108,12 @@ fn destination(socket: &TcpStream, original: Original, own: SocketAddr) -> Optio
 }
 
 async fn carry(socket: TcpStream, to: SocketAddr, exits: Exits, refused: Arc<Refused>) {
+    let socket = Connection::from(socket);
     if refused.is(to) {
-        return flow::reset(&socket);
+        return socket.reset();
     }
-    // What is small must not wait for the acknowledgement of what went before.
-    let _ = socket.set_nodelay(true);
     let Some(stream) = exits.open(Some(to), &Open::Connect { to: Place::Address(to) }).await else {
-        return flow::reset(&socket);
+        return socket.reset();
     };
     match flow::carry(socket, stream, true).await {
         Ok(()) => {}
@@ -121,6 +121,6 @@ async fn carry(socket: TcpStream, to: SocketAddr, exits: Exits, refused: Arc<Ref
             tracing::debug!(%to, ?answer, "not connected");
             refused.note(to);
         }
-        Err(cut) => tracing::trace!(%to, ?cut, "connection cut"),
+        Err(cut) => tracing::trace!(%to, %cut, "connection cut"),
     }
 }

@@ -45,25 +45,31 @@ impl Exits {
     /// Opens a stream to whoever dials this address; for names and what has no address, the other side. Waits for a link that is
     /// not there; `None` if it does not come. Cancel safe.
     async fn open(&self, to: Option<SocketAddr>, open: &Open) -> Option<Stream> {
-        let mut body = Vec::new();
-        // Encoding into a Vec cannot fail.
-        let Ok(()) = minicbor::encode(open, &mut body).map_err(|_| ()) else { return None };
-        let link = if to.is_some_and(|to| !(self.wanted)(to.ip(), to.port())) {
-            self.here.clone()
-        } else {
-            self.link().await?
-        };
-        link.open(Service::NET, Class::Normal, body.into()).ok()
-    }
-
-    async fn link(&self) -> Option<Link> {
-        if let Some(link) = self.there.borrow().clone() {
-            return Some(link);
+        if to.is_none_or(|to| (self.wanted)(to.ip(), to.port())) {
+            return open_through(&self.there, open).await;
         }
-        let mut there = self.there.clone();
-        let link = tokio::time::timeout(LINK_WITHIN, there.wait_for(Option::is_some)).await.ok()?.ok()?;
-        link.clone()
+        let mut body = Vec::new();
+        minicbor::encode(open, &mut body).ok()?;
+        self.here.open(Service::NET, Class::Normal, body.into()).ok()
     }
+}
+
+/// The link, waited for while there is none; `None` if it does not come. Cancel safe.
+async fn link(there: &watch::Receiver<Option<Link>>) -> Option<Link> {
+    if let Some(link) = there.borrow().clone() {
+        return Some(link);
+    }
+    let mut there = there.clone();
+    let link = tokio::time::timeout(LINK_WITHIN, there.wait_for(Option::is_some)).await.ok()?.ok()?;
+    link.clone()
+}
+
+/// Opens a stream over the link, which is waited for. `None` if it does not come. Cancel safe.
+pub(crate) async fn open_through(there: &watch::Receiver<Option<Link>>, open: &Open) -> Option<Stream> {
+    let mut body = Vec::new();
+    // Encoding into a Vec cannot fail.
+    minicbor::encode(open, &mut body).ok()?;
+    link(there).await?.open(Service::NET, Class::Normal, body.into()).ok()
 }
 
 impl fmt::Debug for Exits {

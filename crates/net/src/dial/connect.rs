@@ -1,16 +1,19 @@
 //! One TCP connection for the other side.
 
+use std::ffi::OsStr;
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
 use bytes::Bytes;
 use remotely_proto::message::encode;
 use remotely_proto::net::{Connected, Place};
 use remotely_session::Stream;
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 
 use super::{lookup, resolv::Resolvers};
+use crate::connection::Connection;
 use crate::flow;
 
 /// An address that does not answer has so long before the next one of the same name is tried.
@@ -35,7 +38,7 @@ pub(super) async fn serve(to: Place, resolvers: &Resolvers, mut stream: Stream) 
     match socket {
         Some(socket) => {
             if let Err(cut) = flow::carry(socket, stream, false).await {
-                tracing::trace!(?cut, "connection cut");
+                tracing::trace!(%cut, "connection cut");
             }
         }
         None => {
@@ -45,9 +48,10 @@ pub(super) async fn serve(to: Place, resolvers: &Resolvers, mut stream: Stream) 
     }
 }
 
-async fn connect(to: Place, resolvers: &Resolvers) -> Result<(SocketAddr, TcpStream), Connected> {
+async fn connect(to: Place, resolvers: &Resolvers) -> Result<(Option<SocketAddr>, Connection), Connected> {
     match to {
         Place::Address(address) => one(address).await.map_err(|error| refused(&error)),
+        Place::Path(at) => path(&at).await.map_err(|error| refused(&error)),
         Place::Name { name, port } => {
             let addresses = lookup::addresses(&name, resolvers).await;
             let mut last = Connected::No { errno: 0, why: format!("{name} has no address there") };
@@ -68,11 +72,12 @@ async fn connect(to: Place, resolvers: &Resolvers) -> Result<(SocketAddr, TcpStr
     }
 }
 
-async fn one(address: SocketAddr) -> io::Result<(SocketAddr, TcpStream)> {
-    let socket = TcpStream::connect(address).await?;
-    // What is small must not wait for the acknowledgement of what went before.
-    socket.set_nodelay(true)?;
-    Ok((address, socket))
+async fn one(address: SocketAddr) -> io::Result<(Option<SocketAddr>, Connection)> {
+    Ok((Some(address), TcpStream::connect(address).await?.into()))
+}
+
+async fn path(path: &[u8]) -> io::Result<(Option<SocketAddr>, Connection)> {
+    Ok((None, UnixStream::connect(OsStr::from_bytes(path)).await?.into()))
 }
 
 fn refused(error: &io::Error) -> Connected {

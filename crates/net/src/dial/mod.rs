@@ -4,6 +4,7 @@
 mod connect;
 mod datagrams;
 mod echo;
+mod listen;
 mod lookup;
 mod names;
 mod question;
@@ -13,7 +14,7 @@ mod surroundings;
 use std::sync::Arc;
 
 use remotely_proto::net::{NAME_MAX, Open, Place};
-use remotely_session::{Incoming, Offer, reset};
+use remotely_session::{Incoming, Link, Offer, Stream, reset};
 
 use self::resolv::Resolvers;
 use crate::socket;
@@ -22,13 +23,26 @@ use crate::socket;
 #[derive(Debug, Clone)]
 pub struct Dialer {
     resolvers: Arc<Resolvers>,
+    /// To who is served, for connections that arrive on this side.
+    link: Option<Link>,
 }
 
 impl Dialer {
     /// One that asks whom /etc/resolv.conf names, at any time. Lets this process open as many descriptors as it may.
     pub fn new() -> Self {
         socket::allow_descriptors();
-        Self { resolvers: Arc::new(Resolvers::of_system()) }
+        Self { resolvers: Arc::new(Resolvers::of_system()), link: None }
+    }
+
+    /// One that listens, too: what arrives goes to the other side of this link.
+    #[must_use]
+    pub fn listening(self, link: Link) -> Self {
+        Self { link: Some(link), ..self }
+    }
+
+    /// Connects, and serves a stream of the net service with that to its end.
+    pub(crate) async fn connect(self, to: Place, stream: Stream) {
+        connect::serve(to, &self.resolvers, stream).await;
     }
 
     /// Serves a stream of the net service to its end.
@@ -44,7 +58,11 @@ impl Dialer {
             Some(Open::Names { server }) => names::serve(server, self.resolvers, offer.stream).await,
             Some(Open::Echo) => echo::serve(offer.stream).await,
             Some(Open::Surroundings) => surroundings::serve(offer.stream).await,
-            None => offer.refuse(reset::REFUSED),
+            Some(Open::Listen { at, number }) => match self.link {
+                Some(link) => listen::serve(at, number, &self.resolvers, link, offer.stream).await,
+                None => offer.refuse(reset::REFUSED),
+            },
+            Some(Open::Arrived { .. }) | None => offer.refuse(reset::REFUSED),
         }
     }
 
