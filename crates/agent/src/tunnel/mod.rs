@@ -62,11 +62,20 @@ async fn serve(pipe: Pipe, printed: keeper::Printed) -> io::Result<End> {
     Ok(end)
 }
 
+/// Who dials for all links of this process.
+#[cfg(feature = "net")]
+fn dialer() -> remotely_net::dial::Dialer {
+    static DIALER: std::sync::OnceLock<remotely_net::dial::Dialer> = std::sync::OnceLock::new();
+    DIALER.get_or_init(remotely_net::dial::Dialer::new).clone()
+}
+
 fn dispatch(runner: &Arc<Runner>, doors: &Arc<Doors>, offer: Offer) {
     match offer.service {
         Service::CALL => {}
         #[cfg(feature = "copy")]
         Service::FILE => return drop(tokio::spawn(remotely_copy::serve(offer))),
+        #[cfg(feature = "net")]
+        Service::NET => return drop(tokio::spawn(dialer().serve(offer))),
         _ => return offer.refuse(reset::REFUSED),
     }
     match minicbor::decode(&offer.body) {

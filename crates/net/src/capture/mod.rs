@@ -14,8 +14,8 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use remotely_proto::net::Open;
-use remotely_session::{Class, Link, Service, Stream};
+use remotely_proto::net::{Open, Surroundings};
+use remotely_session::{Class, Link, MessageReceiver, Service, Stream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -76,6 +76,14 @@ impl fmt::Debug for Exits {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.debug_struct("Exits").field("there", &*self.there.borrow()).finish_non_exhaustive()
     }
+}
+
+/// Asks the other side of a link what it knows of its network; `None` if it does not say.
+pub async fn ask_surroundings(link: &Link) -> Option<Surroundings> {
+    let body = minicbor::to_vec(Open::Surroundings).ok()?;
+    let stream = link.open(Service::NET, Class::Control, body.into()).ok()?;
+    let answer = MessageReceiver::new(stream.recv).recv().await.ok()??;
+    Some(answer.0)
 }
 
 /// The sockets at which everything arrives; each may be missing.

@@ -165,8 +165,8 @@ fn serve(socket: &mut std::fs::File, children: &OwnedFd, child: Pid, foreground:
             let mut message = [0; 2];
             match socket.read_exact(&mut message).map(|()| message) {
                 Ok([SIGNAL, signal]) => sys::kill(target, signal.into()),
-                Ok([CONTINUE, _]) => {
-                    if foreground {
+                Ok([CONTINUE, terminal]) => {
+                    if terminal == 1 {
                         to_foreground(Some(child));
                     }
                     sys::kill(target, libc::SIGCONT);

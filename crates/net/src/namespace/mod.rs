@@ -164,9 +164,9 @@ impl Namespace {
         self.tell(&[SIGNAL, signal as u8])
     }
 
-    /// Lets the command go on after it was stopped, with the terminal if it had that.
-    pub fn resume(&self) -> io::Result<()> {
-        self.tell(&[CONTINUE, 0])
+    /// Lets the command go on after it was stopped, with the terminal again or without.
+    pub fn resume(&self, foreground: bool) -> io::Result<()> {
+        self.tell(&[CONTINUE, foreground.into()])
     }
 
     fn tell(&self, message: &[u8]) -> io::Result<()> {

@@ -45,6 +45,7 @@ use crate::report::{self, Failure, exit_code};
                       remotely exec [OPTIONS] TARGETS -- COMMAND [ARGS]...\n       \
                       remotely put|fetch [OPTIONS] TARGETS SOURCE DESTINATION\n       \
                       remotely facts [OPTIONS] TARGETS\n       \
+                      remotely net [OPTIONS] TARGET [SUBNET]... -- COMMAND [ARGS]...\n       \
                       remotely hosts [OPTIONS] EXPR...",
     after_help = AFTER
 )]
@@ -93,6 +94,7 @@ enum Command {
     Put(Box<copy::PutArgs>),
     Fetch(Box<copy::FetchArgs>),
     Facts(Box<facts::Args>),
+    Net(Box<net::Args>),
     Hosts(hosts::Args),
     Completions(completions::Args),
     Man(man::Args),
@@ -126,6 +128,7 @@ fn obey(words: Vec<OsString>) -> ExitCode {
         Ok(Cli { command: Some(Command::Put(args)), .. }) => copy::put(*args),
         Ok(Cli { command: Some(Command::Fetch(args)), .. }) => copy::fetch(*args),
         Ok(Cli { command: Some(Command::Facts(args)), .. }) => facts::main(*args),
+        Ok(Cli { command: Some(Command::Net(args)), .. }) => net::main(*args),
         Ok(Cli { command: Some(Command::Hosts(args)), .. }) => hosts::main(args),
         Ok(Cli { command: Some(Command::Completions(args)), .. }) => completions::main(args),
         Ok(Cli { command: Some(Command::Man(args)), .. }) => man::main(args),

@@ -87,7 +87,7 @@ impl Session {
     }
 
     /// The link; it may have no pipe yet.
-    #[cfg(feature = "copy")]
+    #[cfg(any(feature = "copy", feature = "cli"))]
     pub(super) fn link(&self) -> &Link {
         &self.link
     }

@@ -1,0 +1,154 @@
+//! `remotely net`: a command of here in a namespace whose network is the host's. Brings together what the parts do: the namespace, the
+//! link and its loss, capture, and the command's life with a terminal.
+
+mod files;
+mod job;
+mod line;
+mod subnet;
+
+use std::ffi::OsString;
+use std::net::IpAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use remotely_net::capture::{Capture, Exits, Wanted};
+use remotely_net::dial::Dialer;
+use remotely_net::namespace::{self, Door, JoinError, Namespace, NamespaceError, Settings};
+use thiserror::Error;
+use tokio::sync::watch;
+
+use self::job::Job;
+use self::line::Line;
+pub(crate) use self::subnet::Subnet;
+use crate::options::ConnectOptions;
+use crate::report::{self, Failure, exit_code};
+use crate::tunnel::{Error as TunnelError, ErrorKind};
+
+/// What the command line says.
+#[derive(Debug)]
+pub(crate) struct NetOptions {
+    /// The way to the host.
+    pub(crate) connect: ConnectOptions,
+    /// What is reached from there; everything, if nothing is named.
+    pub(crate) subnets: Vec<Subnet>,
+    /// A name by which others enter.
+    pub(crate) name: Option<String>,
+    /// The command and its arguments.
+    pub(crate) command: Vec<OsString>,
+}
+
+/// Why the command did not run, or not to its end.
+#[derive(Debug, Error)]
+enum NetError {
+    #[error("could not {step}")]
+    Prepare { step: &'static str, source: std::io::Error },
+    #[error(transparent)]
+    Namespace(NamespaceError),
+    #[error(transparent)]
+    Join(JoinError),
+    #[error(transparent)]
+    Link(TunnelError),
+    #[error("{command}: {source}")]
+    Execute { command: String, source: std::io::Error },
+    #[error("the network of the command is gone, and the command with it")]
+    Gone,
+}
+
+impl NetError {
+    fn failure(&self) -> Failure {
+        match self {
+            Self::Link(error) if matches!(error.kind(), ErrorKind::Depth { .. }) => Failure::Setup,
+            Self::Link(_) => Failure::Link,
+            Self::Execute { source, .. } if source.kind() == std::io::ErrorKind::NotFound => Failure::NotFound,
+            Self::Execute { .. } => Failure::NotExecutable,
+            _ => Failure::Setup,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Namespace(error) => error.hint(),
+            Self::Link(error) => error.hint(),
+            _ => None,
+        }
+    }
+
+    fn report(&self) -> ExitCode {
+        report::error(self, self.hint().as_deref());
+        exit_code(self.failure())
+    }
+}
+
+fn preparing(step: &'static str) -> impl Fn(std::io::Error) -> NetError {
+    move |source| NetError::Prepare { step, source }
+}
+
+/// Runs the command; the exit code is all that is left to do. Must be called while this process has one thread.
+pub(crate) fn run(options: NetOptions) -> ExitCode {
+    match begin(options) {
+        Ok(status) => job::leave(status),
+        Err(error) => error.report(),
+    }
+}
+
+/// Runs a command in a network that has a name. Must be called while this process has one thread.
+pub(crate) fn join(name: &str, command: &[OsString]) -> ExitCode {
+    match namespace::join(name, command) {
+        Ok(Ok(status)) => job::leave(status),
+        Ok(Err(errno)) => not_executed(command, errno).report(),
+        Err(error) => NetError::Join(error).report(),
+    }
+}
+
+fn not_executed(command: &[OsString], errno: i32) -> NetError {
+    let command = command.first().map(|word| word.to_string_lossy().into_owned()).unwrap_or_default();
+    NetError::Execute { command, source: std::io::Error::from_raw_os_error(errno) }
+}
+
+fn begin(options: NetOptions) -> Result<i32, NetError> {
+    let door = options.name.as_deref().map(Door::open).transpose().map_err(NetError::Join)?;
+    let settings = Settings { command: options.command.clone(), foreground: job::is_alone(), ignored: job::ignored() };
+    // Before there is a second thread.
+    let namespace = Namespace::make(&settings).map_err(preparing("start a process"))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(preparing("start threads"))?;
+    let ended = runtime.block_on(live(options, settings, namespace, door));
+    runtime.shutdown_background();
+    ended
+}
+
+/// The wait status of the command.
+async fn live(
+    options: NetOptions,
+    settings: Settings,
+    mut namespace: Namespace,
+    door: Option<Door>,
+) -> Result<i32, NetError> {
+    let mut job = Job::new(settings.foreground).map_err(preparing("catch signals"))?;
+    let NetOptions { connect, subnets, command, .. } = options;
+    let line = Line::new(connect);
+    // Both take their time; whichever fails first is told.
+    let made = async { namespace.sockets().await.map_err(NetError::Namespace) };
+    let reached = async { line.connect().await.map_err(NetError::Link) };
+    let begun = async { tokio::try_join!(made, reached) };
+    let (sockets, (reached, surroundings)) = tokio::select! {
+        begun = begun => begun?,
+        status = job.interrupted() => return Ok(status),
+    };
+    let (here, incoming) = remotely_net::link_to_self().map_err(preparing("make a link to myself"))?;
+    tokio::spawn(Dialer::new().serve_all(incoming));
+    let (there, link) = watch::channel(Some(reached.link().clone()));
+    let exits = Exits { there: link, here, wanted: wanted(subnets.clone()) };
+    let _capture = Capture::start(sockets, &exits).map_err(preparing("use the sockets of the network"))?;
+    if let Some(door) = door {
+        tokio::spawn(door.answer(namespace.holder()));
+    }
+    let start = files::start(&surroundings, subnets.is_empty());
+    namespace.start(&start).map_err(|_| NetError::Gone)?;
+    tokio::spawn(line.keep(reached, there.clone()));
+    job.run(&mut namespace, &there, &command).await
+}
+
+fn wanted(subnets: Vec<Subnet>) -> Wanted {
+    Arc::new(move |ip: IpAddr, port| subnets.is_empty() || subnets.iter().any(|subnet| subnet.contains(ip, port)))
+}
