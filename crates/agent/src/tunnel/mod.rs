@@ -48,9 +48,15 @@ async fn serve(pipe: Pipe, printed: keeper::Printed) -> io::Result<End> {
     let doors = Doors::new(link.clone());
     output::start(printed, &doors)?;
     let runner = Runner::new(doors.clone(), turns, pool, output::flush);
+    #[cfg(feature = "net")]
+    let dialer = dialer().listening(link.clone());
     tokio::spawn(async move {
         while let Some(offer) = incoming.next().await {
-            dispatch(&runner, &doors, offer);
+            match offer.service {
+                #[cfg(feature = "net")]
+                Service::NET => drop(tokio::spawn(dialer.clone().serve(offer))),
+                _ => dispatch(&runner, &doors, offer),
+            }
         }
     });
     let end = tokio::select! {
@@ -74,8 +80,6 @@ fn dispatch(runner: &Arc<Runner>, doors: &Arc<Doors>, offer: Offer) {
         Service::CALL => {}
         #[cfg(feature = "copy")]
         Service::FILE => return drop(tokio::spawn(remotely_copy::serve(offer))),
-        #[cfg(feature = "net")]
-        Service::NET => return drop(tokio::spawn(dialer().serve(offer))),
         _ => return offer.refuse(reset::REFUSED),
     }
     match minicbor::decode(&offer.body) {

@@ -2,6 +2,7 @@
 //! link and its loss, capture, and the command's life with a terminal.
 
 mod files;
+mod forward;
 mod job;
 mod line;
 mod subnet;
@@ -13,13 +14,15 @@ use std::sync::Arc;
 
 use remotely_net::capture::{Capture, Exits, Wanted};
 use remotely_net::dial::Dialer;
+use remotely_net::forward::ListenError;
 use remotely_net::namespace::{self, Door, JoinError, Namespace, NamespaceError, Settings};
 use thiserror::Error;
 use tokio::sync::watch;
 
+pub(crate) use self::forward::{Forward, ForwardOptions, forward};
 use self::job::Job;
 use self::line::Line;
-pub(crate) use self::subnet::Subnet;
+pub(crate) use self::subnet::{Subnet, SubnetError};
 use crate::options::ConnectOptions;
 use crate::report::{self, Failure, exit_code};
 use crate::tunnel::{Error as TunnelError, ErrorKind};
@@ -50,6 +53,10 @@ enum NetError {
     Link(TunnelError),
     #[error("{command}: {source}")]
     Execute { command: String, source: std::io::Error },
+    #[error("could not listen at {at}")]
+    Listen { at: String, source: std::io::Error },
+    #[error("the host could not listen at {at}")]
+    ListenThere { at: String, source: ListenError },
     #[error("the network of the command is gone, and the command with it")]
     Gone,
 }
@@ -147,6 +154,11 @@ async fn live(
     namespace.start(&start).map_err(|_| NetError::Gone)?;
     tokio::spawn(line.keep(reached, there.clone()));
     job.run(&mut namespace, &there, &command).await
+}
+
+/// What the texts of the command line mean.
+pub(crate) fn subnets(texts: &[String]) -> Result<Vec<Subnet>, SubnetError> {
+    texts.iter().map(|text| text.parse()).collect()
 }
 
 fn wanted(subnets: Vec<Subnet>) -> Wanted {

@@ -4,17 +4,16 @@
 use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
 
-use super::super::way::{Words, seconds, words};
+use super::super::way::{Way, Words, words};
 
 /// Reach the host's network: one command, or this whole machine.
 ///
-/// With a command behind `--`, that command alone has the host's network: no root on either side, no rule of this machine is
+/// With a command behind `--`, that command alone has the host's network: it needs no root on either side, and no rule of this machine is
 /// touched. With subnets and no command, this machine reaches those through the host, as sshuttle does: `sudo` or `doas` is asked for
-/// the rules. With neither, a network of the host's is kept for others to enter with `--join`.
+/// the rules. With neither, a shell has the host's network.
 #[derive(Debug, clap::Args)]
 #[command(
     version,
@@ -22,7 +21,7 @@ use super::super::way::{Words, seconds, words};
     override_usage = "remotely net [OPTIONS] TARGET [SUBNET]... -- COMMAND [ARGS]...\n       \
                       remotely net [OPTIONS] TARGET SUBNET...\n       \
                       remotely net [OPTIONS] -r TARGET SUBNET...\n       \
-                      remotely net --join NAME -- COMMAND [ARGS]...",
+                      remotely net --join NAME [-- COMMAND [ARGS]...]",
     after_help = AFTER
 )]
 pub(crate) struct Args {
@@ -110,12 +109,8 @@ pub(crate) struct Args {
     /// The command that is ssh, with options.
     #[arg(short = 'e', long, value_name = "COMMAND", value_parser = OsStringValueParser::new().try_map(words))]
     ssh_cmd: Option<Words>,
-    /// Options for ssh, split into words as a shell splits them: --ssh-opts '-p 2222 -i key'.
-    #[arg(long, value_name = "STRING", allow_hyphen_values = true, value_parser = OsStringValueParser::new().try_map(words))]
-    ssh_opts: Option<Words>,
-    /// Give up when the host has not answered after this time.
-    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
-    connect_timeout: Option<Duration>,
+    #[command(flatten)]
+    pub(super) way: Way,
     /// A name for the network that a command is given, by which others enter it.
     #[arg(long, value_name = "NAME", conflicts_with = "join")]
     name: Option<String>,
@@ -131,9 +126,6 @@ pub(crate) struct Args {
     /// Have a running one read its files of subnets and resolve its names again; with subnets: have it capture those.
     #[arg(long)]
     reload: bool,
-    /// Say more about what is done; twice for more still. REMOTELY_LOG=debug has the same effect.
-    #[arg(short, long, action = clap::ArgAction::Count)]
-    verbose: u8,
     /// Print the version.
     #[arg(short = 'V', long, action = clap::ArgAction::Version)]
     version: Option<bool>,
@@ -170,10 +162,15 @@ const AFTER: &str = "\
 An executable called `sshuttle` that is a link to this one takes the same options, with -r.
 @FILE stands for the arguments in a file, one a line; SSHUTTLE_ARGS for more in front.
 
+What one command connects to, sends to, looks up and pings goes through the link; with subnets only those addresses, and all others are
+reached from here. Its localhost is its own. When the link is lost, connections are reset, and it is made again.
+
 Exit status: that of the command, or
   255  the link could not be had
   125  something of our own failed
-  99   the same two of the whole machine, for scripts that know sshuttle
+  126  the command could not be executed
+  127  the command was not found
+  99   of the whole machine: what would be 255 or 125, for scripts that know sshuttle
   5    --daemon: it runs already
 
 Examples:
@@ -194,7 +191,7 @@ pub(crate) struct Listen {
 /// What is meant.
 #[derive(Debug)]
 pub(crate) enum Asked {
-    /// A command in a network of its own; without a command the network is kept for others.
+    /// A command in a network of its own; a shell, if none is named.
     Private { target: String, subnets: Vec<String>, command: Vec<OsString>, name: Option<String> },
     /// A command in the network of another one.
     Join { name: String, command: Vec<OsString> },
@@ -219,8 +216,6 @@ pub(crate) enum AskedError {
     Nowhere(String),
     #[error("which subnets? name some, or -N for those that the host has routes to, or -s FILE; 0/0 is everything")]
     NoSubnets,
-    #[error("--join NAME runs a command: which one?")]
-    NoCommand,
     #[error("{0} is for the whole machine: it means nothing for one command")]
     WholeOnly(&'static str),
 }
@@ -242,7 +237,7 @@ impl Args {
             return Ok(Asked::Reload { subnets: self.words.clone() });
         }
         if let Some(name) = self.join.clone() {
-            return if command.is_empty() { Err(AskedError::NoCommand) } else { Ok(Asked::Join { name, command }) };
+            return Ok(Asked::Join { name, command });
         }
         let (target, subnets) = match (&self.remote, &self.words[..]) {
             (Some(target), words) => (target.clone(), words.to_vec()),

@@ -30,6 +30,7 @@ fn what_is_meant() {
         ("-r gw -N", r#"Whole { target: "gw", subnets: [] }"#),
         ("gw -s nets", r#"Whole { target: "gw", subnets: [] }"#),
         ("--join vpn -- id", r#"Join { name: "vpn", command: ["id"] }"#),
+        ("--join vpn", r#"Join { name: "vpn", command: [] }"#),
         ("--status --json", "Status { json: true }"),
         ("--reload 10/8", r#"Reload { subnets: ["10/8"] }"#),
         ("--release", "Release"),
@@ -46,7 +47,6 @@ fn what_is_not_said() {
         ("-r - 10/8", AskedError::Nowhere("-".into())),
         ("--dns gw", AskedError::NoSubnets),
         ("-D gw", AskedError::NoSubnets),
-        ("--join vpn", AskedError::NoCommand),
         ("gw -l 1200 -- id", AskedError::WholeOnly("--listen")),
         ("gw --method nat -- id", AskedError::WholeOnly("--method")),
     ] {
