@@ -72,6 +72,8 @@ fn make(owner: Pid) -> Result<Vec<(Kind, OwnedFd)>, Failure> {
     let has_v6 = network()?;
     let (sockets, v4, v6) = sockets(has_v6).map_err(|error| (Step::Sockets, error))?;
     load(&rules::text(v4, v6))?;
+    // Last: whoever is forked next is the first process of it.
+    sys::unshare(UnshareFlags::NEWPID).map_err(|error| (Step::Mounts, error))?;
     Ok(sockets)
 }
 
@@ -94,7 +96,7 @@ fn enter(owner: Pid) -> Result<(), Failure> {
         sys::exit_now(1);
     }
     sys::unshare(UnshareFlags::NEWNET).map_err(|error| (Step::Network, error))?;
-    sys::unshare(UnshareFlags::NEWNS | UnshareFlags::NEWPID).map_err(|error| (Step::Mounts, error))
+    sys::unshare(UnshareFlags::NEWNS).map_err(|error| (Step::Mounts, error))
 }
 
 /// Whether it has IPv6.
