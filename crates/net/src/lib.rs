@@ -1,5 +1,7 @@
 //! The network of one side of a link, for the other: who intercepts connections, datagrams and questions about names
 //! (capture), and who makes them (dial). Either side can be either. Knows nothing of how the link came about.
 
+pub mod firewall;
+mod netlink;
 pub mod rules;
 pub mod subnet;

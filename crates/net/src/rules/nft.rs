@@ -179,7 +179,7 @@ impl<'a> Text<'a> {
 
     /// Marks what leaves this machine, so that it is routed back to it.
     fn mark(&mut self) {
-        let _ = writeln!(self.out, "  chain mark {{\n    type route hook output priority -150; policy accept;");
+        let _ = writeln!(self.out, "  chain leaving {{\n    type route hook output priority -150; policy accept;");
         // What a transparent listener answers has a foreign source, and perhaps a destination that is captured.
         self.rule("ct direction reply return");
         self.sender();
@@ -194,7 +194,8 @@ impl<'a> Text<'a> {
     /// Gives what was marked, or comes in from others, to the transparent listeners.
     fn take(&mut self) {
         let mark = self.desired.mark();
-        let _ = writeln!(self.out, "  chain take {{\n    type filter hook prerouting priority -150; policy accept;");
+        let _ =
+            writeln!(self.out, "  chain arriving {{\n    type filter hook prerouting priority -150; policy accept;");
         if self.transparent {
             self.rule(&format!("meta l4proto tcp socket transparent 1 meta mark set {mark:#x} accept"));
         }
