@@ -2,6 +2,7 @@
 //! (capture), and who makes them (dial). Either side can be either. Knows nothing of how the link came about.
 
 pub mod firewall;
+pub mod hosts;
 mod netlink;
 pub mod rules;
 pub mod subnet;

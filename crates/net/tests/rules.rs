@@ -1,5 +1,7 @@
 //! Plans applied to a kernel: who answers a connection or a datagram with each method, in both families; and that nothing is left.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod place;
 
 use place::{ask, ask_datagram, sh, state, tunnel, tunnel_datagrams};
