@@ -7,17 +7,24 @@
 //! | [`capture`] | takes what arrives at sockets that were made for it, and opens those streams |
 //! | [`forward`] | leads connections on purpose: to a port that stands for another, by SOCKS |
 //! | [`namespace`] | a network for one command, where such sockets get everything |
+//! | [`subnet`], [`rules`] | which destinations are meant, and what a kernel has to be told for that: pure |
+//! | [`firewall`], [`hosts`] | the elevated helper of the whole machine, and its side here |
 //! | `flow`, `connection`, `chunk`, `outbox`, `socket` | what both sides stand on |
 
 pub mod capture;
 mod chunk;
 mod connection;
 pub mod dial;
+pub mod firewall;
 mod flow;
 pub mod forward;
+pub mod hosts;
 pub mod namespace;
+mod netlink;
 mod outbox;
+pub mod rules;
 mod socket;
+pub mod subnet;
 
 use std::os::fd::OwnedFd;
 
