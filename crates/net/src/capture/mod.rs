@@ -39,6 +39,8 @@ pub struct Exits {
     pub here: Link,
     /// What goes there.
     pub wanted: Wanted,
+    /// Whom the other side asks about names; whoever it asks itself, if nobody is named.
+    pub nameserver: Option<SocketAddr>,
 }
 
 impl Exits {

@@ -146,7 +146,7 @@ async fn converse(mut socket: TcpStream, asked: mpsc::Sender<Asked>) -> io::Resu
 /// Passes questions on, over one stream for as long as that works, then over the next.
 async fn pass_on(mut questions: mpsc::Receiver<Asked>, exits: Exits) {
     while let Some(first) = questions.recv().await {
-        match exits.open(None, &Open::Names { server: None }).await {
+        match exits.open(None, &Open::Names { server: exits.nameserver }).await {
             Some(stream) => serve(first, &mut questions, stream).await,
             None => first.answer(Bytes::new()),
         }

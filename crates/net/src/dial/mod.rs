@@ -11,6 +11,7 @@ mod question;
 mod resolv;
 mod surroundings;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use remotely_proto::net::{NAME_MAX, Open, Place};
@@ -38,6 +39,12 @@ impl Dialer {
     #[must_use]
     pub fn listening(self, link: Link) -> Self {
         Self { link: Some(link), ..self }
+    }
+
+    /// The addresses of a name, as this machine would find them, in the order in which they are to be tried; none, if it does not
+    /// know it. Cancel safe.
+    pub async fn addresses(&self, name: &str) -> Vec<IpAddr> {
+        lookup::addresses(name, &self.resolvers).await
     }
 
     /// Connects, and serves a stream of the net service with that to its end.

@@ -1,11 +1,14 @@
 //! `remotely net`: a command of here in a namespace whose network is the host's. Brings together what the parts do: the namespace, the
 //! link and its loss, capture, and the command's life with a terminal.
 
+mod background;
 mod files;
 mod forward;
 mod job;
 mod line;
-mod subnet;
+mod own;
+mod table;
+mod whole;
 
 use std::ffi::OsString;
 use std::net::IpAddr;
@@ -14,7 +17,9 @@ use std::sync::Arc;
 
 use remotely_net::capture::{Capture, Exits, Wanted};
 use remotely_net::dial::Dialer;
+use remotely_net::firewall::ClientError;
 use remotely_net::forward::ListenError;
+use remotely_net::subnet::{SubnetError, Table};
 use remotely_net::namespace::{self, Door, JoinError, Namespace, NamespaceError, Settings};
 use thiserror::Error;
 use tokio::sync::watch;
@@ -22,7 +27,9 @@ use tokio::sync::watch;
 pub(crate) use self::forward::{Forward, ForwardOptions, forward};
 use self::job::Job;
 use self::line::Line;
-pub(crate) use self::subnet::{Subnet, SubnetError};
+pub(crate) use self::background::{Background, BackgroundError};
+pub(crate) use self::table::Wishes;
+pub(crate) use self::whole::WholeOptions;
 use crate::options::ConnectOptions;
 use crate::report::{self, Failure, exit_code};
 use crate::tunnel::{Error as TunnelError, ErrorKind};
@@ -33,7 +40,7 @@ pub(crate) struct NetOptions {
     /// The way to the host.
     pub(crate) connect: ConnectOptions,
     /// What is reached from there; everything, if nothing is named.
-    pub(crate) subnets: Vec<Subnet>,
+    pub(crate) subnets: Wishes,
     /// A name by which others enter.
     pub(crate) name: Option<String>,
     /// The command and its arguments.
@@ -53,6 +60,16 @@ enum NetError {
     Link(TunnelError),
     #[error("{command}: {source}")]
     Execute { command: String, source: std::io::Error },
+    #[error(transparent)]
+    Subnet(SubnetError),
+    #[error(transparent)]
+    Firewall(ClientError),
+    #[error("the firewall helper has ended; its rules are gone with it")]
+    Helper,
+    #[error("the host has no routes but its default one: name subnets")]
+    Nothing,
+    #[error(transparent)]
+    Background(BackgroundError),
     #[error("could not listen at {at}")]
     Listen { at: String, source: std::io::Error },
     #[error("the host could not listen at {at}")]
@@ -134,6 +151,12 @@ async fn live(
     let mut job = Job::new(settings.foreground).map_err(preparing("catch signals"))?;
     let NetOptions { connect, subnets, command, .. } = options;
     let line = Line::new(connect);
+    let dialer = Dialer::new();
+    let everything = subnets.is_empty();
+    let table = match everything && subnets.exclude.is_empty() && subnets.exclude_from.is_empty() {
+        true => None,
+        false => Some(subnets.table(&dialer).await.map_err(NetError::Subnet)?),
+    };
     // Both take their time; whichever fails first is told.
     let made = async { namespace.sockets().await.map_err(NetError::Namespace) };
     let reached = async { line.connect().await.map_err(NetError::Link) };
@@ -143,24 +166,62 @@ async fn live(
         status = job.interrupted() => return Ok(status),
     };
     let (here, incoming) = remotely_net::link_to_self().map_err(preparing("make a link to myself"))?;
-    tokio::spawn(Dialer::new().serve_all(incoming));
+    tokio::spawn(dialer.serve_all(incoming));
     let (there, link) = watch::channel(Some(reached.link().clone()));
-    let exits = Exits { there: link, here, wanted: wanted(subnets.clone()) };
+    let exits = Exits { there: link, here, wanted: wanted(table), nameserver: None };
     let _capture = Capture::start(sockets, &exits).map_err(preparing("use the sockets of the network"))?;
     if let Some(door) = door {
         tokio::spawn(door.answer(namespace.holder()));
     }
-    let start = files::start(&surroundings, subnets.is_empty());
+    let start = files::start(&surroundings, everything);
     namespace.start(&start).map_err(|_| NetError::Gone)?;
     tokio::spawn(line.keep(reached, there.clone()));
     job.run(&mut namespace, &there, &command).await
 }
 
-/// What the texts of the command line mean.
-pub(crate) fn subnets(texts: &[String]) -> Result<Vec<Subnet>, SubnetError> {
-    texts.iter().map(|text| text.parse()).collect()
+/// Everything, if nothing is named.
+fn wanted(table: Option<Table>) -> Wanted {
+    Arc::new(move |ip: IpAddr, port| table.as_ref().is_none_or(|table| table.captures(ip, port)))
 }
 
-fn wanted(subnets: Vec<Subnet>) -> Wanted {
-    Arc::new(move |ip: IpAddr, port| subnets.is_empty() || subnets.iter().any(|subnet| subnet.contains(ip, port)))
+/// Captures the whole machine until interrupted; the exit code is all that is left to do. Must be called while this process has one
+/// thread.
+pub(crate) fn whole(options: WholeOptions, background: Background) -> ExitCode {
+    let ready = match background.fork() {
+        Ok(background::Fork::Child(ready)) => ready,
+        Ok(background::Fork::Parent(code)) => return code,
+        Err(error) => {
+            let code = if matches!(error, BackgroundError::Running { .. }) { RUNS_ALREADY } else { FATAL };
+            report::error(&NetError::Background(error), None);
+            return ExitCode::from(code);
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fatal(&preparing("start threads")(error)),
+    };
+    let mut held = None;
+    let ended = runtime.block_on(whole::live(options, || {
+        held = Some(ready.say()?);
+        Ok(())
+    }));
+    runtime.shutdown_background();
+    drop(held);
+    match ended {
+        // As asked: rules are gone, and so ends a command that was interrupted.
+        Ok(signal) => {
+            crate::run::die(signal, false);
+            ExitCode::from(128_u8.saturating_add(signal as u8))
+        }
+        Err(error) => fatal(&error),
+    }
+}
+
+/// The codes that scripts know of sshuttle.
+const FATAL: u8 = 99;
+const RUNS_ALREADY: u8 = 5;
+
+fn fatal(error: &NetError) -> ExitCode {
+    report::error(error, error.hint().as_deref());
+    ExitCode::from(FATAL)
 }

@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 pub(super) use self::args::Args;
-use self::args::Asked;
+use self::args::{Asked, AskedError};
 pub(super) use self::expand::{ExpandError, expand, is_sshuttle};
 use super::log;
 use crate::net::{self, NetOptions};
@@ -17,17 +17,25 @@ use crate::target::Target;
 pub(super) fn main(args: Args) -> ExitCode {
     log::start(args.way.verbose);
     let sshuttle = std::env::args_os().next().is_some_and(|argv0| is_sshuttle(&argv0));
-    match args.asked(sshuttle) {
-        Ok(Asked::Private { target, subnets, command, name }) => {
-            let (target, subnets) = match (target.parse::<Target>(), net::subnets(&subnets)) {
-                (Ok(target), Ok(subnets)) => (target, subnets),
-                (Err(error), _) => return refuse(&error),
-                (_, Err(error)) => return refuse(&error),
-            };
+    let asked = args.asked(sshuttle);
+    let asked = asked.and_then(|asked| match asked {
+        Asked::Private { target, .. } | Asked::Whole { target, .. } => {
+            Ok((asked.clone(), Some(target.parse().map_err(AskedError::Target)?)))
+        }
+        other => Ok((other, None)),
+    });
+    match asked {
+        Ok((Asked::Private { subnets, command, name, .. }, Some(target))) => {
+            let subnets = args.wishes(subnets);
             net::run(NetOptions { connect: args.way.options(target), subnets, name, command: or_shell(command) })
         }
-        Ok(Asked::Join { name, command }) => net::join(&name, &or_shell(command)),
-        Ok(_) => exit_code(Failure::Setup),
+        Ok((Asked::Whole { subnets, .. }, Some(target))) => match args.whole(subnets, target) {
+            Ok((options, background)) => net::whole(options, background),
+            Err(error) => refuse(&error),
+        },
+        Ok((Asked::Join { name, command }, _)) => net::join(&name, &or_shell(command)),
+        Ok((Asked::Sudoers { user }, _)) => sudoers(user.as_deref()),
+        Ok(_) => refuse(&AskedError::NoTarget),
         Err(error) => refuse(&error),
     }
 }
