@@ -4,5 +4,8 @@
 pub mod firewall;
 pub mod hosts;
 mod netlink;
+pub mod own;
+pub mod routes;
 pub mod rules;
 pub mod subnet;
+pub mod watch;
