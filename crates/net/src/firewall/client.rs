@@ -141,6 +141,7 @@ impl Firewall {
 
     /// Sets the rules; may be called again with others, but not with other ports. Gives, the first time, the transparent listeners: TCP
     /// (with method tproxy) and UDP (if there is any), IPv4 before IPv6. They don't block.
+    /// UDP has the ports of TCP, whatever `desired.udp` says; the name of the instance is the port of TCP.
     ///
     /// # Errors
     ///
