@@ -8,6 +8,7 @@
 //! | [`forward`] | leads connections on purpose: to a port that stands for another, by SOCKS |
 //! | [`namespace`] | a network for one command, where such sockets get everything |
 //! | [`subnet`], [`rules`] | which destinations are meant, and what a kernel has to be told for that: pure |
+//! | [`own`], [`routes`], [`watch`] | what there is around: connections of our own, routes, names |
 //! | [`firewall`], [`hosts`] | the elevated helper of the whole machine, and its side here |
 //! | `flow`, `connection`, `chunk`, `outbox`, `socket` | what both sides stand on |
 
@@ -22,9 +23,12 @@ pub mod hosts;
 pub mod namespace;
 mod netlink;
 mod outbox;
+pub mod own;
+pub mod routes;
 pub mod rules;
 mod socket;
 pub mod subnet;
+pub mod watch;
 
 use std::os::fd::OwnedFd;
 

@@ -18,9 +18,9 @@ const DONE: u16 = 3;
 pub(crate) struct Netlink(OwnedFd);
 
 impl Netlink {
-    pub(crate) fn open(protocol: Protocol) -> io::Result<Self> {
-        let socket =
-            rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, Some(protocol))?;
+    /// Without a protocol: routes.
+    pub(crate) fn open(protocol: Option<Protocol>) -> io::Result<Self> {
+        let socket = rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, protocol)?;
         Ok(Self(socket))
     }
 

@@ -33,6 +33,8 @@ pub enum ApplyError {
 #[derive(Debug, Default)]
 pub struct Applier {
     held: Option<Held>,
+    /// Commands that are in force, which a change of rules beside them need not touch.
+    standing: Vec<Step>,
 }
 
 impl Applier {
@@ -49,29 +51,34 @@ impl Applier {
     ///
     /// The first step that fails.
     pub fn apply(&mut self, plan: &Plan) -> Result<(), ApplyError> {
-        // What is made by one transaction replaces itself; commands would add a second of each.
-        let repeats = |steps: &[Step]| {
-            steps.iter().filter(|step| matches!(step, Step::Run { .. })).for_each(|step| drop(run(step)))
-        };
-        repeats(&plan.undo);
-        repeats(&plan.release);
+        let commands: Vec<Step> = plan.apply.iter().filter(|step| matches!(step, Step::Run { .. })).cloned().collect();
+        let stands = !commands.is_empty() && commands == self.standing;
+        if !stands {
+            // What is made by one transaction replaces itself; commands would add a second of each.
+            for step in plan.undo.iter().chain(&plan.release).filter(|step| matches!(step, Step::Run { .. })) {
+                let _ = run(step);
+            }
+        }
         for step in &plan.apply {
             let done = match step {
+                Step::Run { .. } if stands => Ok(()),
                 Step::Nft { text, held: true } => self.hold(text),
                 step => run(step),
             };
             if let Err(error) = done {
                 self.undo(plan);
-                plan.release.iter().for_each(|step| drop(run(step)));
+                release(plan);
                 return Err(error);
             }
         }
+        self.standing = commands;
         Ok(())
     }
 
     /// Takes a plan back, but for its kill switch. What is there no more is passed over.
     pub fn undo(&mut self, plan: &Plan) {
         self.held.take();
+        self.standing.clear();
         plan.undo.iter().for_each(|step| drop(run(step)));
     }
 

@@ -99,7 +99,7 @@ impl Firewall {
 
     fn start_one(way: &[OsString]) -> Result<Self, String> {
         let (ours, theirs) = UnixStream::pair().map_err(|error| error.to_string())?;
-        let mut command = spawn::helper(way).ok_or("no command")?;
+        let mut command = spawn::any(way).ok_or("no command")?;
         // One socket for both, as a pipe can carry no descriptors.
         let output = theirs.try_clone().map_err(|error| error.to_string())?;
         command.stdin(Stdio::from(OwnedFd::from(theirs))).stdout(Stdio::from(OwnedFd::from(output)));
@@ -141,6 +141,7 @@ impl Firewall {
 
     /// Sets the rules; may be called again with others, but not with other ports. Gives, the first time, the transparent listeners: TCP
     /// (with method tproxy) and UDP (if there is any), IPv4 before IPv6. They don't block.
+    /// UDP has the ports of TCP, whatever `desired.udp` says; the name of the instance is the port of TCP.
     ///
     /// # Errors
     ///

@@ -27,7 +27,7 @@ const DST_NAT: u32 = 1 << 5;
 ///
 /// Not root, or the kernel breaks off its answer.
 pub fn forget(ports: &[u16]) -> io::Result<usize> {
-    let netlink = Netlink::open(NETFILTER)?;
+    let netlink = Netlink::open(Some(NETFILTER))?;
     let mut stale = Vec::new();
     let dump = netlink.ask(GET, DUMP, &[0; 4], |_, body| {
         let Some((&[family, ..], entry)) = body.split_first_chunk::<4>() else { return };

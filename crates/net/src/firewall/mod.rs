@@ -4,8 +4,8 @@
 mod apply;
 mod client;
 mod conntrack;
+mod elevated;
 mod held;
-mod helper;
 mod journal;
 mod line;
 mod socket;
@@ -14,7 +14,7 @@ mod spawn;
 pub use apply::{Applier, ApplyError, release, supports};
 pub use client::{ClientError, Firewall};
 pub use conntrack::forget;
-pub use helper::{HelperError, Settings, serve};
+pub use elevated::{ElevatedError, Settings, serve};
 pub use journal::JournalError;
 pub use line::{Go, LONGEST, LineError, Reader, Request, say};
 pub use socket::{listener, source};

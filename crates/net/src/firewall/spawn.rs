@@ -23,7 +23,7 @@ pub(crate) fn find(program: &str) -> Option<PathBuf> {
 
 /// Any program at all, for the client, which starts the helper.
 #[expect(clippy::disallowed_methods, reason = "this is the place where the helper is started")]
-pub(crate) fn helper(argv: &[std::ffi::OsString]) -> Option<Command> {
+pub(crate) fn any(argv: &[std::ffi::OsString]) -> Option<Command> {
     let (program, arguments) = argv.split_first()?;
     let mut command = Command::new(program);
     command.args(arguments);

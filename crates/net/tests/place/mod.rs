@@ -17,7 +17,8 @@ pub(crate) fn own_network() {
     // SAFETY: only the network namespace of this thread changes; no descriptor or memory is concerned.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }
         .expect("these tests make namespaces: run them as root");
-    sh("ip link set lo up");
+    // As distributions set it that look at sources strictly.
+    sh("ip link set lo up; sysctl -qw net.ipv4.conf.all.rp_filter=1 net.ipv4.conf.default.rp_filter=1");
 }
 
 /// Runs a line of shell in this thread's namespace, and gives what it prints.

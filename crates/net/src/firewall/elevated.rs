@@ -41,7 +41,7 @@ impl Settings {
 /// Why the helper has ended. Everything is undone.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum HelperError {
+pub enum ElevatedError {
     /// No such method.
     #[error("there is no method {name}: it is auto, nft, nat or tproxy")]
     Method {
@@ -92,21 +92,21 @@ pub enum HelperError {
 /// # Errors
 ///
 /// What has gone wrong; everything is undone.
-pub fn serve(settings: &Settings) -> Result<(), HelperError> {
+pub fn serve(settings: &Settings) -> Result<(), ElevatedError> {
     own_signals();
     // Not of the client's terminal: what is typed there is not for us. Refused to who leads a group already.
     let _ = rustix::process::setsid();
     let method = choose(&settings.method)?;
     journal::mend(&settings.place, &settings.hosts);
     answer(&format!("READY {}\n", method.name()), &[])?;
-    let mut helper = Helper { settings, method, applier: Applier::new(), standing: None, names: Names::new() };
-    let ended = helper.listen();
+    let mut elevated = Elevated { settings, method, applier: Applier::new(), standing: None, names: Names::new() };
+    let ended = elevated.listen();
     let done = matches!(ended, Ok(true));
-    helper.undo(done);
+    elevated.undo(done);
     ended.map(drop)
 }
 
-fn choose(name: &str) -> Result<&'static dyn Method, HelperError> {
+fn choose(name: &str) -> Result<&'static dyn Method, ElevatedError> {
     let named = if name == "auto" {
         // Never tproxy by itself, and pf is for other systems.
         METHODS
@@ -114,16 +114,16 @@ fn choose(name: &str) -> Result<&'static dyn Method, HelperError> {
             .filter(|method| matches!(method.name(), "nft" | "nat"))
             .find(|method| apply::supports(*method))
     } else {
-        let method = rules::method(name).ok_or_else(|| HelperError::Method { name: name.into() })?;
+        let method = rules::method(name).ok_or_else(|| ElevatedError::Method { name: name.into() })?;
         Some(method).filter(|method| apply::supports(*method))
     };
-    named.ok_or_else(|| HelperError::Unsupported {
+    named.ok_or_else(|| ElevatedError::Unsupported {
         name: name.into(),
         programs: rules::method(name).map_or("nft or iptables".into(), |method| method.abilities().programs.join(", ")),
     })
 }
 
-struct Helper<'a> {
+struct Elevated<'a> {
     settings: &'a Settings,
     method: &'static dyn Method,
     applier: Applier,
@@ -139,9 +139,9 @@ struct Standing {
     applied: bool,
 }
 
-impl Helper<'_> {
+impl Elevated<'_> {
     /// Until the input ends; tells whether the user has ended it.
-    fn listen(&mut self) -> Result<bool, HelperError> {
+    fn listen(&mut self) -> Result<bool, ElevatedError> {
         let mut reader = Reader::new();
         let stdin = io::stdin();
         let mut buffer = [0; 4096];
@@ -152,10 +152,10 @@ impl Helper<'_> {
                 Ok(read) => reader.take(&buffer[..read]),
                 // So ends a socket whose other end was closed with something unread.
                 Err(rustix::io::Errno::CONNRESET) => return Ok(false),
-                Err(error) => return Err(HelperError::Talk(error.into())),
+                Err(error) => return Err(ElevatedError::Talk(error.into())),
             }
             let mut named = false;
-            while let Some(request) = reader.next_request().map_err(HelperError::Line)? {
+            while let Some(request) = reader.next_request().map_err(ElevatedError::Line)? {
                 match request {
                     Request::Go(go) => self.go(*go)?,
                     Request::Host { name, address } => named |= self.name(name, address),
@@ -169,20 +169,20 @@ impl Helper<'_> {
         }
     }
 
-    fn go(&mut self, go: Go) -> Result<(), HelperError> {
+    fn go(&mut self, go: Go) -> Result<(), ElevatedError> {
         let Go { mut desired, client } = go;
         if desired.instance == 0 {
-            return Err(HelperError::Nobody);
+            return Err(ElevatedError::Nobody);
         }
         relay_to(client);
         desired.owned = matches!(self.method.name(), "nft" | "tproxy");
-        let plan = self.method.plan(&desired).map_err(HelperError::Plan)?;
+        let plan = self.method.plan(&desired).map_err(ElevatedError::Plan)?;
         let before = self.standing.take();
         if let Some(before) = before {
             return self.change(before, desired, plan);
         }
         let listeners = self.listeners(&desired)?;
-        let mut journal = Journal::open(&self.settings.place, desired.instance).map_err(HelperError::Journal)?;
+        let mut journal = Journal::open(&self.settings.place, desired.instance).map_err(ElevatedError::Journal)?;
         forget(&desired);
         let old = journal.releases();
         self.stand(Standing { desired, plan, journal, applied: false })?;
@@ -196,10 +196,10 @@ impl Helper<'_> {
     }
 
     /// Other rules for the same listeners.
-    fn change(&mut self, before: Standing, desired: Desired, plan: Plan) -> Result<(), HelperError> {
+    fn change(&mut self, before: Standing, desired: Desired, plan: Plan) -> Result<(), ElevatedError> {
         if (before.desired.tcp, before.desired.udp) != (desired.tcp, desired.udp) {
             self.standing = Some(before);
-            return Err(HelperError::Ports);
+            return Err(ElevatedError::Ports);
         }
         let Standing { plan: old, journal, .. } = before;
         for step in old.undo.iter().chain(&old.release) {
@@ -213,17 +213,17 @@ impl Helper<'_> {
     }
 
     /// Notes the rules, and sets them. What has failed is undone with all else.
-    fn stand(&mut self, standing: Standing) -> Result<(), HelperError> {
+    fn stand(&mut self, standing: Standing) -> Result<(), ElevatedError> {
         let standing = self.standing.insert(standing);
         let port = (!self.names.is_empty()).then_some(standing.desired.instance);
-        standing.journal.note(&standing.plan, port).map_err(HelperError::Journal)?;
-        self.applier.apply(&standing.plan).map_err(HelperError::Apply)?;
+        standing.journal.note(&standing.plan, port).map_err(ElevatedError::Journal)?;
+        self.applier.apply(&standing.plan).map_err(ElevatedError::Apply)?;
         standing.applied = true;
         Ok(())
     }
 
     /// Transparent ones, which only the privileged can make.
-    fn listeners(&self, desired: &Desired) -> Result<Vec<OwnedFd>, HelperError> {
+    fn listeners(&self, desired: &Desired) -> Result<Vec<OwnedFd>, ElevatedError> {
         let tcp = if self.method.abilities().transparent { desired.tcp } else { rules::Listeners::default() };
         let mut made = Vec::new();
         for (protocol, ports) in [(Protocol::Tcp, tcp), (Protocol::Udp, desired.udp)] {
@@ -231,7 +231,7 @@ impl Helper<'_> {
                 let Some(port) = ports.of(family) else { continue };
                 let address = SocketAddr::new(near(family, desired.router), port);
                 let listener = socket::listener(protocol, address);
-                made.push(listener.map_err(|source| HelperError::Listen { address, source })?);
+                made.push(listener.map_err(|source| ElevatedError::Listen { address, source })?);
             }
         }
         Ok(made)
@@ -256,7 +256,7 @@ impl Helper<'_> {
     }
 
     /// A socket that answers in the name of a captured destination, and of no other.
-    fn source(&self, source: SocketAddr) -> Result<(), HelperError> {
+    fn source(&self, source: SocketAddr) -> Result<(), ElevatedError> {
         let captured = |standing: &&Standing| {
             standing.desired.udp != rules::Listeners::default()
                 && standing.desired.table.captures(source.ip(), source.port())
@@ -307,8 +307,8 @@ fn forget_answers() {
     }
 }
 
-fn answer(line: &str, descriptors: &[OwnedFd]) -> Result<(), HelperError> {
-    socket::send(io::stdout().as_fd(), line.as_bytes(), descriptors).map_err(HelperError::Talk)
+fn answer(line: &str, descriptors: &[OwnedFd]) -> Result<(), ElevatedError> {
+    socket::send(io::stdout().as_fd(), line.as_bytes(), descriptors).map_err(ElevatedError::Talk)
 }
 
 /// The client's process, once it is known.
