@@ -41,6 +41,16 @@ pub enum Open {
     /// What dial's side knows of its network: one message, a [`Surroundings`].
     #[n(4)]
     Surroundings,
+    /// Names of the network around dial's side, as [`Found`] messages, for as long as somebody listens.
+    #[n(7)]
+    Hosts {
+        /// Look further than the seeds.
+        #[n(0)]
+        auto: bool,
+        /// Names to begin with; at most [`SEEDS_MAX`] are looked at.
+        #[n(1)]
+        seeds: Vec<String>,
+    },
     /// Connections that arrive at a place on dial's side. Towards capture one message, a [`Listening`]; for each connection dial
     /// opens a stream with [`Open::Arrived`]. It listens until the other direction ends.
     #[n(5)]
@@ -62,6 +72,20 @@ pub enum Open {
         #[n(1)]
         from: Option<SocketAddr>,
     },
+}
+
+/// Most names to begin with.
+pub const SEEDS_MAX: usize = 256;
+
+/// A name, and an address that it has.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Found {
+    /// Name.
+    #[n(0)]
+    pub name: String,
+    /// Address.
+    #[n(1)]
+    pub address: IpAddr,
 }
 
 /// Where a connection goes.

@@ -14,7 +14,8 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use remotely_proto::net::{Open, Surroundings};
+use remotely_proto::message::MessageDecoder;
+use remotely_proto::net::{Found, Open, Surroundings};
 use remotely_session::{Class, Link, MessageReceiver, Service, Stream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -139,5 +140,20 @@ impl Capture {
     /// How many of its tasks there are; for tests.
     pub fn is_running(&self) -> bool {
         !self.tasks.is_empty()
+    }
+}
+
+/// Has the other side tell names of its network, until the link is over or this is dropped. `take` must not wait.
+pub async fn hosts(link: &Link, auto: bool, seeds: Vec<String>, mut take: impl FnMut(Found)) {
+    let mut body = Vec::new();
+    // Encoding into a Vec cannot fail.
+    let Ok(()) = minicbor::encode(Open::Hosts { auto, seeds }, &mut body).map_err(|_| ()) else { return };
+    let Ok(mut stream) = link.open(Service::NET, Class::Normal, body.into()) else { return };
+    let mut decoder = MessageDecoder::default();
+    while let Ok(Some(bytes)) = stream.recv.recv().await {
+        decoder.push(&bytes);
+        while let Ok(Some((found, _))) = decoder.next::<Found>() {
+            take(found);
+        }
     }
 }

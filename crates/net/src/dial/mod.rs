@@ -4,6 +4,7 @@
 mod connect;
 mod datagrams;
 mod echo;
+mod hosts;
 mod listen;
 mod lookup;
 mod names;
@@ -65,6 +66,7 @@ impl Dialer {
             Some(Open::Names { server }) => names::serve(server, self.resolvers, offer.stream).await,
             Some(Open::Echo) => echo::serve(offer.stream).await,
             Some(Open::Surroundings) => surroundings::serve(offer.stream).await,
+            Some(Open::Hosts { auto, seeds }) => hosts::serve(auto, seeds, self.resolvers, offer.stream).await,
             Some(Open::Listen { at, number }) => match self.link {
                 Some(link) => listen::serve(at, number, &self.resolvers, link, offer.stream).await,
                 None => offer.refuse(reset::REFUSED),

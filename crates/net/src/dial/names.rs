@@ -54,7 +54,7 @@ pub(super) async fn serve(server: Option<SocketAddr>, resolvers: Arc<Resolvers>,
 }
 
 /// The first good answer; if no server gives one, the last bad one.
-async fn ask(server: Option<SocketAddr>, resolvers: &Resolvers, question: &Question) -> Option<Bytes> {
+pub(super) async fn ask(server: Option<SocketAddr>, resolvers: &Resolvers, question: &Question) -> Option<Bytes> {
     let servers = server.map_or_else(|| resolvers.servers(), |server| vec![server]);
     let mut last = None;
     for server in servers {

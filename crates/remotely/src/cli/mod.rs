@@ -7,6 +7,7 @@ mod doctor;
 mod exec;
 mod facts;
 mod feign;
+mod firewall;
 mod fleet;
 mod forward;
 mod gather;
@@ -98,6 +99,7 @@ enum Command {
     Facts(Box<facts::Args>),
     Net(Box<net::Args>),
     Forward(Box<forward::Args>),
+    Firewall(firewall::Args),
     Hosts(hosts::Args),
     Completions(completions::Args),
     Man(man::Args),
@@ -152,6 +154,7 @@ fn obey(words: Vec<OsString>) -> ExitCode {
         Ok(Cli { command: Some(Command::Facts(args)), .. }) => facts::main(*args),
         Ok(Cli { command: Some(Command::Net(args)), .. }) => net::main(*args),
         Ok(Cli { command: Some(Command::Forward(args)), .. }) => forward::main(*args),
+        Ok(Cli { command: Some(Command::Firewall(args)), .. }) => firewall::main(args),
         Ok(Cli { command: Some(Command::Hosts(args)), .. }) => hosts::main(args),
         Ok(Cli { command: Some(Command::Completions(args)), .. }) => completions::main(args),
         Ok(Cli { command: Some(Command::Man(args)), .. }) => man::main(args),

@@ -10,7 +10,7 @@ use crate::password::Passwords;
 use crate::target::Target;
 use crate::transport::shell;
 
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 pub(super) struct Way {
     /// Options for ssh, split into words as a shell splits them: --ssh-opts '-p 2222 -i key'.
     #[arg(long, value_name = "STRING", allow_hyphen_values = true, value_parser = OsStringValueParser::new().try_map(words))]

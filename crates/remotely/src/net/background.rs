@@ -29,8 +29,6 @@ pub(crate) struct Background {
 pub(crate) enum BackgroundError {
     #[error("it runs already: {path:?} has process {pid}")]
     Running { path: PathBuf, pid: i32 },
-    #[error("could not write {path:?}")]
-    Pidfile { path: PathBuf, source: io::Error },
     #[error("could not start a process")]
     Fork(#[source] io::Error),
 }

@@ -6,7 +6,6 @@ mod files;
 mod forward;
 mod job;
 mod line;
-mod own;
 mod table;
 mod whole;
 
@@ -19,15 +18,15 @@ use remotely_net::capture::{Capture, Exits, Wanted};
 use remotely_net::dial::Dialer;
 use remotely_net::firewall::ClientError;
 use remotely_net::forward::ListenError;
-use remotely_net::subnet::{SubnetError, Table};
 use remotely_net::namespace::{self, Door, JoinError, Namespace, NamespaceError, Settings};
+use remotely_net::subnet::{SubnetError, Table};
 use thiserror::Error;
 use tokio::sync::watch;
 
+pub(crate) use self::background::{Background, BackgroundError};
 pub(crate) use self::forward::{Forward, ForwardOptions, forward};
 use self::job::Job;
 use self::line::Line;
-pub(crate) use self::background::{Background, BackgroundError};
 pub(crate) use self::table::Wishes;
 pub(crate) use self::whole::WholeOptions;
 use crate::options::ConnectOptions;

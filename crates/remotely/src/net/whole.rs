@@ -5,14 +5,16 @@ use std::ffi::OsString;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use remotely_net::capture::{Capture, Exits, Original, Sockets};
+use remotely_net::capture::{self, Capture, Exits, Original, Sockets};
 use remotely_net::dial::Dialer;
 use remotely_net::firewall::Firewall;
-use remotely_net::rules::{Desired, Listeners};
+use remotely_net::own;
+use remotely_net::rules::{Desired, Listeners, Own};
 use remotely_net::subnet::{Family, Rule, Table};
 use remotely_proto::net::Surroundings;
+use remotely_session::Link;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{SignalKind, signal};
@@ -20,7 +22,7 @@ use tokio::sync::watch;
 
 use super::line::Line;
 use super::table::Wishes;
-use super::{NetError, own, preparing};
+use super::{NetError, preparing};
 use crate::options::ConnectOptions;
 use crate::report;
 
@@ -36,6 +38,10 @@ pub(crate) struct WholeOptions {
     pub(crate) wishes: Wishes,
     /// Also what the host has routes to.
     pub(crate) auto_nets: bool,
+    /// Keep names of the host's network in the hosts file.
+    pub(crate) auto_hosts: bool,
+    /// These first of all.
+    pub(crate) seed_hosts: Vec<String>,
     /// A method by name, or `auto`.
     pub(crate) method: String,
     /// Where to listen; `None` where a port is to be found.
@@ -60,13 +66,29 @@ pub(crate) struct WholeOptions {
     pub(crate) kill_switch: bool,
 }
 
+/// The helper, once there are rules.
+type Standing = Arc<Mutex<Option<Firewall>>>;
+
 /// Captures until interrupted: gives the signal. `ready` is called once, when everything is in force.
 pub(super) async fn live(options: WholeOptions, ready: impl FnOnce() -> io::Result<()>) -> Result<i32, NetError> {
     let interrupted = interrupted()?;
-    let capturing = capture(options, ready);
-    tokio::select! {
+    let standing = Standing::default();
+    let ended = tokio::select! {
         signal = interrupted => Ok(signal),
-        ended = capturing => ended,
+        ended = capture(options, standing.clone(), ready) => ended,
+    };
+    let firewall = standing.lock().unwrap_or_else(PoisonError::into_inner).take();
+    // Waits until the rules are gone; a kill switch stays, unless the user has ended this.
+    let undone = tokio::task::spawn_blocking(move || match firewall {
+        Some(firewall) if ended.is_ok() => {
+            firewall.end();
+            ended
+        }
+        _ => ended,
+    });
+    match undone.await {
+        Ok(ended) => ended,
+        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
     }
 }
 
@@ -89,7 +111,11 @@ fn interrupted() -> Result<impl Future<Output = i32>, NetError> {
     })
 }
 
-async fn capture(options: WholeOptions, ready: impl FnOnce() -> io::Result<()>) -> Result<i32, NetError> {
+async fn capture(
+    options: WholeOptions,
+    standing: Standing,
+    ready: impl FnOnce() -> io::Result<()>,
+) -> Result<i32, NetError> {
     let WholeOptions { connect, wishes, method, auto_nets, asked, .. } = &options;
     let dialer = Dialer::new();
     let mut table = wishes.table(&dialer).await.map_err(NetError::Subnet)?;
@@ -111,7 +137,7 @@ async fn capture(options: WholeOptions, ready: impl FnOnce() -> io::Result<()>) 
     let exits = Exits { there: link, here, wanted: Arc::new(|_, _| true), nameserver: *asked };
 
     let desired = listening.desired(&options, table);
-    let (mut firewall, made) = blocking((), move |()| {
+    let (firewall, made) = blocking((), move |()| {
         let made = firewall.set(&desired)?;
         Ok((firewall, made))
     })
@@ -124,14 +150,35 @@ async fn capture(options: WholeOptions, ready: impl FnOnce() -> io::Result<()>) 
     });
     let watched = watched.map_err(preparing("watch the firewall helper"))?;
     report::note(&format!("connected; method {}", firewall.method()));
+    *standing.lock().unwrap_or_else(PoisonError::into_inner) = Some(firewall);
+    let naming = name(standing, exits.there.clone(), options.auto_hosts, options.seed_hosts.clone());
     ready().map_err(preparing("go to the background"))?;
-    let ended = tokio::select! {
+    tokio::select! {
         _ = watched.readable() => Err(NetError::Helper),
         () = line.keep(reached, links) => Ok(libc::SIGTERM),
-    };
-    // Nobody else waits for it: the rules go now.
-    drop(tokio::task::spawn_blocking(move || drop(firewall)).await);
-    ended
+        () = naming => Ok(libc::SIGTERM),
+    }
+}
+
+/// Has names of the host's network written into the hosts file, for as long as there are links.
+async fn name(standing: Standing, mut links: watch::Receiver<Option<Link>>, auto: bool, seeds: Vec<String>) {
+    if !auto && seeds.is_empty() {
+        return std::future::pending().await;
+    }
+    loop {
+        let link =
+            links.wait_for(|link| link.as_ref().is_some_and(|link| !link.is_over())).await.ok().and_then(|l| l.clone());
+        let Some(link) = link else { return std::future::pending().await };
+        capture::hosts(&link, auto, seeds.clone(), |found| {
+            let mut standing = standing.lock().unwrap_or_else(PoisonError::into_inner);
+            let kept = standing.as_mut().map(|firewall| firewall.name(&found.name, found.address));
+            if let Some(Err(error)) = kept {
+                tracing::debug!(%error, name = found.name, "the name is not kept");
+            }
+        })
+        .await;
+        link.ended().await;
+    }
 }
 
 /// Does what blocks on a thread that may wait.
@@ -185,7 +232,9 @@ impl Listening {
                 continue;
             }
             let listener = match wanted {
-                Some(at) if at.port() != 0 => TcpListener::bind(at).map_err(|source| NetError::Listen { at: at.to_string(), source }),
+                Some(at) if at.port() != 0 => {
+                    TcpListener::bind(at).map_err(|source| NetError::Listen { at: at.to_string(), source })
+                }
                 wanted => free_port(wanted.map_or(ip, |at| at.ip())),
             };
             let listener = match listener {
@@ -218,7 +267,7 @@ impl Listening {
             [] if options.dns => nameservers(),
             named => named.to_vec(),
         };
-        desired.own = own::connections(None);
+        desired.own = ours();
         (desired.user, desired.group, desired.mark) = (options.user, options.group, options.mark);
         desired.router = [options.v4, options.v6].into_iter().flatten().any(|at| !at.ip().is_loopback());
         desired.kill_switch = options.kill_switch;
@@ -232,6 +281,16 @@ impl Listening {
         let names = (datagrams.into_iter().map(Into::into).collect(), streams.into_iter().map(Into::into).collect());
         Sockets { connections: connections.collect(), names, ..Sockets::default() }
     }
+}
+
+/// The connections of ssh and of whatever it connects by, and new ones to the same places.
+fn ours() -> Vec<Own> {
+    let found = own::connections(std::process::id()).unwrap_or_default();
+    let mut again: Vec<Own> = found.into_iter().map(|own| Own { local: None, ..own }).collect();
+    again.retain(|own| own.remote.is_some_and(|remote| !remote.ip().is_loopback()));
+    again.sort_unstable_by_key(|own| own.remote);
+    again.dedup();
+    again
 }
 
 fn set(listeners: &mut Listeners, family: Family, port: u16) {

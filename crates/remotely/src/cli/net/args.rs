@@ -8,6 +8,10 @@ use std::path::PathBuf;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 
 use super::super::way::{Way, Words, words};
+use crate::net::{Background, WholeOptions, Wishes};
+use crate::options::ConnectOptions;
+use crate::report;
+use crate::target::{Target, TargetError};
 
 /// Reach the host's network: one command, or this whole machine.
 ///
@@ -58,9 +62,6 @@ pub(crate) struct Args {
     /// Whom the host asks: the servers of its resolv.conf, if not given.
     #[arg(long, value_name = "IP[:PORT]", value_parser = server)]
     to_ns: Option<SocketAddr>,
-    /// Only names of this domain are asked for there, all others here. May be given several times; implies --dns.
-    #[arg(long, value_name = "DOMAIN")]
-    dns_domain: Vec<String>,
     /// How connections are intercepted: auto, nft, nat, tproxy.
     #[arg(long, value_name = "METHOD", default_value = "auto")]
     method: String,
@@ -79,12 +80,9 @@ pub(crate) struct Args {
     /// The mark of packets of method tproxy, hexadecimal.
     #[arg(short, long, value_name = "MARK", value_parser = mark)]
     tmark: Option<u32>,
-    /// When this ends, however it does, drop what was captured instead of sending it in clear; lift it with --release.
+    /// When this ends, however it does, drop what was captured instead of sending it in clear, until the next one is connected.
     #[arg(long)]
     kill_switch: bool,
-    /// Lift what --kill-switch has left behind.
-    #[arg(long, conflicts_with = "kill_switch")]
-    release: bool,
     /// Go to the background once connected.
     #[arg(short = 'D', long)]
     daemon: bool,
@@ -117,15 +115,6 @@ pub(crate) struct Args {
     /// Run the command in the network of that name.
     #[arg(long, value_name = "NAME", conflicts_with_all = ["remote", "listen", "dns"])]
     join: Option<String>,
-    /// Show what runs here, and how it is.
-    #[arg(long)]
-    status: bool,
-    /// As an object of JSON.
-    #[arg(long, requires = "status")]
-    json: bool,
-    /// Have a running one read its files of subnets and resolve its names again; with subnets: have it capture those.
-    #[arg(long)]
-    reload: bool,
     /// Print the version.
     #[arg(short = 'V', long, action = clap::ArgAction::Version)]
     version: Option<bool>,
@@ -189,7 +178,7 @@ pub(crate) struct Listen {
 }
 
 /// What is meant.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) enum Asked {
     /// A command in a network of its own; a shell, if none is named.
     Private { target: String, subnets: Vec<String>, command: Vec<OsString>, name: Option<String> },
@@ -197,12 +186,6 @@ pub(crate) enum Asked {
     Join { name: String, command: Vec<OsString> },
     /// The whole machine.
     Whole { target: String, subnets: Vec<String> },
-    /// What runs here.
-    Status { json: bool },
-    /// Have one that runs change what it captures.
-    Reload { subnets: Vec<String> },
-    /// Lift a kill switch.
-    Release,
     /// Text for sudoers(5).
     Sudoers { user: Option<String> },
 }
@@ -210,6 +193,12 @@ pub(crate) enum Asked {
 /// The words do not say what is to be done.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum AskedError {
+    #[error(transparent)]
+    Target(TargetError),
+    #[error("there is no {what} {name:?} here")]
+    Nobody { what: &'static str, name: String },
+    #[error("{0:?}: a command that is ssh is wanted: ssh, or ssh with options")]
+    NotSsh(OsString),
     #[error("which host? remotely net TARGET SUBNET..., or -r TARGET")]
     NoTarget,
     #[error("-r {0:?} is this machine: remotely net has nothing to do then")]
@@ -226,15 +215,6 @@ impl Args {
         let command = self.command.clone();
         if self.sudoers_no_modify {
             return Ok(Asked::Sudoers { user: self.sudoers_user.clone() });
-        }
-        if self.status {
-            return Ok(Asked::Status { json: self.json });
-        }
-        if self.release {
-            return Ok(Asked::Release);
-        }
-        if self.reload {
-            return Ok(Asked::Reload { subnets: self.words.clone() });
         }
         if let Some(name) = self.join.clone() {
             return Ok(Asked::Join { name, command });
@@ -258,6 +238,59 @@ impl Args {
             return Err(AskedError::NoSubnets);
         }
         Ok(Asked::Whole { target, subnets })
+    }
+
+    /// What is captured, with these subnets.
+    pub(crate) fn wishes(&self, subnets: Vec<String>) -> Wishes {
+        Wishes {
+            include: subnets,
+            include_from: self.subnets_from.clone(),
+            exclude: self.exclude.clone(),
+            exclude_from: self.exclude_from.clone(),
+        }
+    }
+
+    /// The way to the host: with `-e`, by that ssh.
+    pub(crate) fn connect(&self, target: Target) -> Result<ConnectOptions, AskedError> {
+        let mut connect = self.way.clone().options(target);
+        if let Some(Words(words)) = &self.ssh_cmd {
+            let (first, options) = words.split_first().ok_or_else(|| AskedError::NotSsh(OsString::new()))?;
+            if first != "ssh" {
+                return Err(AskedError::NotSsh(first.clone()));
+            }
+            connect.ssh_opts.splice(..0, options.iter().cloned());
+        }
+        Ok(connect)
+    }
+
+    /// The whole machine, with these subnets.
+    pub(crate) fn whole(&self, subnets: Vec<String>, target: Target) -> Result<(WholeOptions, Background), AskedError> {
+        let idle = self.idle();
+        if !idle.is_empty() {
+            report::note(&format!("{} has no meaning here, and needs none", idle.join(", ")));
+        }
+        let user = self.user.as_deref().map(|name| number("user", "/etc/passwd", name)).transpose()?;
+        let group = self.group.as_deref().map(|name| number("group", "/etc/group", name)).transpose()?;
+        let options = WholeOptions {
+            connect: self.connect(target)?,
+            wishes: self.wishes(subnets),
+            auto_nets: self.auto_nets,
+            auto_hosts: self.auto_hosts,
+            seed_hosts: self.seed_hosts.clone(),
+            method: self.method.clone(),
+            v4: self.listen.and_then(|listen| listen.v4),
+            v6: self.listen.and_then(|listen| listen.v6),
+            no_v6: self.disable_ipv6,
+            dns: self.dns,
+            nameservers: self.ns_hosts.clone(),
+            asked: self.to_ns,
+            user,
+            group,
+            mark: self.tmark,
+            kill_switch: self.kill_switch,
+        };
+        let pidfile = self.pidfile.clone().unwrap_or_else(|| "remotely.pid".into());
+        Ok((options, Background { daemon: self.daemon, pidfile, syslog: self.syslog || self.daemon }))
     }
 
     fn is_of_whole_machine(&self) -> bool {
@@ -295,6 +328,14 @@ impl Args {
         ];
         given.into_iter().filter_map(|(given, name)| given.then_some(name)).collect()
     }
+}
+
+/// The number of a user or group: the third field of the line in this file that begins with its name.
+fn number(what: &'static str, file: &str, name: &str) -> Result<u32, AskedError> {
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    let found = text.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(|fields| fields[0] == name);
+    let found = found.and_then(|fields| fields.get(2)?.parse().ok()).or_else(|| name.parse().ok());
+    found.ok_or_else(|| AskedError::Nobody { what, name: name.to_owned() })
 }
 
 /// `IP[:PORT]`, of a nameserver.

@@ -31,9 +31,6 @@ fn what_is_meant() {
         ("gw -s nets", r#"Whole { target: "gw", subnets: [] }"#),
         ("--join vpn -- id", r#"Join { name: "vpn", command: ["id"] }"#),
         ("--join vpn", r#"Join { name: "vpn", command: [] }"#),
-        ("--status --json", "Status { json: true }"),
-        ("--reload 10/8", r#"Reload { subnets: ["10/8"] }"#),
-        ("--release", "Release"),
         ("--sudoers-no-modify --sudoers-user %adm", r#"Sudoers { user: Some("%adm") }"#),
     ] {
         assert_eq!(asked(words).as_deref(), Ok(expected), "{words}");
@@ -88,4 +85,18 @@ fn addresses_and_marks() {
     assert_eq!(server("[fd00::1]"), Ok("[fd00::1]:53".parse().unwrap()));
     assert_eq!((mark("0x01"), mark("ff")), (Ok(1), Ok(255)));
     assert!(mark("0").is_err() && mark("0x").is_err() && mark("wide").is_err());
+}
+
+#[test]
+fn users_and_the_ssh_command() {
+    assert_eq!(number("user", "/etc/passwd", "root"), Ok(0));
+    assert_eq!(number("user", "/etc/passwd", "4711"), Ok(4711));
+    assert!(number("group", "/etc/group", "no such group").is_err());
+    let target = || "gw".parse().unwrap();
+    let connect = args("gw 10/8 -e ssh").connect(target()).unwrap();
+    assert!(connect.ssh_opts.is_empty());
+    let words = ["net", "gw", "10/8", "-e", "ssh -F config -p 22", "--ssh-opts", "-4"];
+    let connect = Net::try_parse_from(words).unwrap().args.connect(target()).unwrap();
+    assert_eq!(connect.ssh_opts, ["-F", "config", "-p", "22", "-4"]);
+    assert!(args("gw 10/8 -e rsh").connect(target()).is_err());
 }
