@@ -13,6 +13,7 @@ use remotely_proto::message::MessageDecoder;
 use remotely_proto::net::{Connected, RESET};
 use remotely_session::{RecvError, RecvStream, SendError, SendStream, Stream};
 use rustix::net::{Shutdown, shutdown, sockopt};
+use thiserror::Error;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
@@ -27,13 +28,16 @@ const PIECES: usize = 64;
 const ASK_AFTER: Duration = Duration::from_secs(60);
 
 /// How a connection ended that did not end in order.
-#[derive(Debug)]
+#[derive(Debug, Error)]
 pub(crate) enum Cut {
     /// The socket failed.
-    Socket(io::Error),
+    #[error("the socket failed")]
+    Socket(#[source] io::Error),
     /// The other side has given it up, or the link is over.
+    #[error("the other side has given it up")]
     Stream,
     /// The other side could not make it.
+    #[error("the other side could not connect")]
     Refused(Connected),
 }
 
