@@ -13,6 +13,7 @@ use bytes::{Buf, Bytes};
 use remotely_proto::message::MessageDecoder;
 use remotely_proto::net::{Connected, RESET};
 use remotely_session::{RecvError, RecvStream, SendError, SendStream, Stream};
+use thiserror::Error;
 use tokio::io::Interest;
 
 use crate::chunk;
@@ -27,14 +28,16 @@ const PIECES: usize = 64;
 const ASK_AFTER: Duration = Duration::from_secs(60);
 
 /// How a connection ended that did not end in order.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Error)]
 pub(crate) enum Cut {
-    #[error("{0}")]
+    /// The socket failed.
+    #[error("the socket failed")]
     Socket(#[from] io::Error),
-    #[error("the other side has given it up, or the link is over")]
+    /// The other side has given it up, or the link is over.
+    #[error("the other side has given it up")]
     Stream,
     /// The other side could not make it.
-    #[error("{0:?}")]
+    #[error("the other side could not connect")]
     Refused(Connected),
 }
 

@@ -52,24 +52,31 @@ async fn connect(to: Place, resolvers: &Resolvers) -> Result<(Option<SocketAddr>
     match to {
         Place::Address(address) => one(address).await.map_err(|error| refused(&error)),
         Place::Path(at) => path(&at).await.map_err(|error| refused(&error)),
-        Place::Name { name, port } => {
-            let addresses = lookup::addresses(&name, resolvers).await;
-            let mut last = Connected::No { errno: 0, why: format!("{name} has no address there") };
-            let count = addresses.len();
-            for (n, ip) in addresses.into_iter().enumerate() {
-                let attempt = one(SocketAddr::new(ip, port));
-                let attempt = match n + 1 < count {
-                    true => tokio::time::timeout(NEXT_AFTER, attempt).await.unwrap_or_else(|e| Err(e.into())),
-                    false => attempt.await,
-                };
-                match attempt {
-                    Ok(connected) => return Ok(connected),
-                    Err(error) => last = refused(&error),
-                }
-            }
-            Err(last)
+        // Elsewhere, as above: most connections are to addresses.
+        Place::Name { name, port } => Box::pin(by_name(name, port, resolvers)).await,
+    }
+}
+
+async fn by_name(
+    name: String,
+    port: u16,
+    resolvers: &Resolvers,
+) -> Result<(Option<SocketAddr>, Connection), Connected> {
+    let addresses = lookup::addresses(&name, resolvers).await;
+    let mut last = Connected::No { errno: 0, why: format!("{name} has no address there") };
+    let count = addresses.len();
+    for (n, ip) in addresses.into_iter().enumerate() {
+        let attempt = one(SocketAddr::new(ip, port));
+        let attempt = match n + 1 < count {
+            true => tokio::time::timeout(NEXT_AFTER, attempt).await.unwrap_or_else(|e| Err(e.into())),
+            false => attempt.await,
+        };
+        match attempt {
+            Ok(connected) => return Ok(connected),
+            Err(error) => last = refused(&error),
         }
     }
+    Err(last)
 }
 
 async fn one(address: SocketAddr) -> io::Result<(Option<SocketAddr>, Connection)> {

@@ -3,7 +3,7 @@
 use std::future::{pending, poll_fn};
 use std::io;
 use std::mem::MaybeUninit;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
 use bytes::{BufMut, BytesMut};
@@ -79,16 +79,19 @@ fn socket(v4: bool) -> io::Result<AsyncFd<OwnedFd>> {
 /// Waits for a reply; `None` for what is none.
 async fn reply(socket: Option<&AsyncFd<OwnedFd>>) -> Option<Datagram> {
     let Some(socket) = socket else { return pending().await };
-    let mut buffer = [MaybeUninit::uninit(); 1 << 16];
     let Ok(mut ready) = socket.readable().await else { return pending().await };
-    let taken = ready.try_io(|socket| Ok(recvfrom(socket, &mut buffer, RecvFlags::empty())?));
-    let Ok(Ok(((message, _), _, Some(from)))) = taken else { return None };
-    let address = SocketAddr::try_from(from).ok()?;
+    ready.try_io(|socket| take(socket.get_ref())).ok()?.ok()?
+}
+
+fn take(socket: &OwnedFd) -> io::Result<Option<Datagram>> {
+    let mut buffer = [MaybeUninit::uninit(); 1 << 16];
+    let ((message, _), _, from) = recvfrom(socket, &mut buffer, RecvFlags::empty())?;
+    let Some(Ok(address)) = from.map(SocketAddr::try_from) else { return Ok(None) };
     let kind = TYPES[usize::from(address.is_ipv6())].1;
     if message.len() < HEAD || message[0] != kind {
-        return None;
+        return Ok(None);
     }
     let sequence = u16::from_be_bytes([message[6], message[7]]);
-    let ip: IpAddr = address.ip();
-    Some(Datagram { address: SocketAddr::new(ip, sequence), data: bytes::Bytes::copy_from_slice(&message[HEAD..]) })
+    let data = bytes::Bytes::copy_from_slice(&message[HEAD..]);
+    Ok(Some(Datagram { address: SocketAddr::new(address.ip(), sequence), data }))
 }

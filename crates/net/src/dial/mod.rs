@@ -62,13 +62,16 @@ impl Dialer {
         };
         match open {
             Some(Open::Connect { to }) => connect::serve(to, &self.resolvers, offer.stream).await,
-            Some(Open::Datagrams) => datagrams::serve(offer.stream).await,
-            Some(Open::Names { server }) => names::serve(server, self.resolvers, offer.stream).await,
-            Some(Open::Echo) => echo::serve(offer.stream).await,
-            Some(Open::Surroundings) => surroundings::serve(offer.stream).await,
-            Some(Open::Hosts { auto, seeds }) => hosts::serve(auto, seeds, self.resolvers, offer.stream).await,
+            // Elsewhere: there are thousands of connections, and each would have room for these too.
+            Some(Open::Datagrams) => Box::pin(datagrams::serve(offer.stream)).await,
+            Some(Open::Names { server }) => Box::pin(names::serve(server, self.resolvers, offer.stream)).await,
+            Some(Open::Echo) => Box::pin(echo::serve(offer.stream)).await,
+            Some(Open::Surroundings) => Box::pin(surroundings::serve(offer.stream)).await,
+            Some(Open::Hosts { auto, seeds }) => {
+                Box::pin(hosts::serve(auto, seeds, self.resolvers, offer.stream)).await;
+            }
             Some(Open::Listen { at, number }) => match self.link {
-                Some(link) => listen::serve(at, number, &self.resolvers, link, offer.stream).await,
+                Some(link) => Box::pin(listen::serve(at, number, &self.resolvers, link, offer.stream)).await,
                 None => offer.refuse(reset::REFUSED),
             },
             Some(Open::Arrived { .. }) | None => offer.refuse(reset::REFUSED),
@@ -86,5 +89,19 @@ impl Dialer {
 impl Default for Dialer {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_has_no_room_for_what_others_need() {
+        let (link, mut incoming) = crate::link_to_self().unwrap();
+        let body = minicbor::to_vec(Open::Echo).unwrap();
+        let _stream = link.open(remotely_session::Service::NET, remotely_session::Class::Normal, body.into()).unwrap();
+        let serving = Dialer::new().serve(incoming.next().await.unwrap());
+        assert!(size_of_val(&serving) <= 2048, "{} bytes for each connection", size_of_val(&serving));
     }
 }
