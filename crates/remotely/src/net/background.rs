@@ -101,16 +101,18 @@ impl Ready {
     pub(crate) fn say(self) -> io::Result<Held> {
         notify("READY=1\nSTATUS=Connected");
         let Self { background: Background { daemon, pidfile, syslog }, parent } = self;
-        if syslog {
-            to_syslog()?;
-        }
+        let logged = match (syslog, daemon) {
+            (true, _) => to_syslog().map(|()| true)?,
+            // Where nobody takes the log of a daemon, it is lost.
+            (false, daemon) => daemon && to_syslog().is_ok(),
+        };
         let Some(parent) = parent.filter(|_| daemon) else { return Ok(Held(None)) };
         let held = write_pidfile(&pidfile)?;
         // A fork leads no process group, so this cannot fail.
         let _ = rustix::process::setsid();
         let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
         rustix::stdio::dup2_stdin(&null)?;
-        if !syslog {
+        if !logged {
             rustix::stdio::dup2_stdout(&null)?;
             rustix::stdio::dup2_stderr(&null)?;
         }

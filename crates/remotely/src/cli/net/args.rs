@@ -290,7 +290,7 @@ impl Args {
             kill_switch: self.kill_switch,
         };
         let pidfile = self.pidfile.clone().unwrap_or_else(|| "remotely.pid".into());
-        Ok((options, Background { daemon: self.daemon, pidfile, syslog: self.syslog || self.daemon }))
+        Ok((options, Background { daemon: self.daemon, pidfile, syslog: self.syslog }))
     }
 
     fn is_of_whole_machine(&self) -> bool {
