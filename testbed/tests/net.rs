@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use testbed::{HostOptions, Lan, Outcome, Pair, Process, Wire};
+use testbed::{HostOptions, Lan, Outcome, Pair, Process, Terminal, Wire};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -162,6 +162,45 @@ fn the_command_is_the_users_own_and_ends_as_it_does() {
 }
 
 const USR1: i32 = 10;
+
+/// In a shell on a terminal: keys, stops and the terminal are the command's, and nothing of them reaches the link.
+#[test]
+fn it_is_a_job_like_any_other() {
+    let site = Site::start();
+    let mut command = site.pair.client.command("bash");
+    let run = format!("remotely net {} --", site.pair.target());
+    command.args(["--norc", "--noprofile", "-i"]).env("PS1", "$ ").env("RUN", run).env("HISTFILE", "");
+    let mut terminal = Terminal::start(&mut command, "012");
+    terminal.expect("$ ", LIMIT);
+    terminal.send("$RUN bash -c 'trap \"echo caught\" INT; echo go; read a; echo got $a; curl -s http://10.66.0.2/; read b; echo end $b'\r");
+    terminal.expect("go\r\n", LIMIT);
+    terminal.send("\x03");
+    terminal.expect("caught\r\n", LIMIT);
+    terminal.send("\x1a");
+    terminal.expect("Stopped", LIMIT);
+    terminal.send("echo a shell >&2\r");
+    terminal.expect("a shell\r\n", LIMIT);
+    terminal.send("fg\r");
+    terminal.expect("$RUN", LIMIT);
+    terminal.send("x\r");
+    terminal.expect("got x\r\nhello\r\n", LIMIT);
+    terminal.send("y\r");
+    terminal.expect("end y\r\n", LIMIT);
+    terminal.send("$RUN sleep 100\r");
+    std::thread::sleep(Duration::from_secs(2));
+    terminal.send("\x03");
+    terminal.send("echo $?.\r");
+    terminal.expect("130.\r\n", LIMIT);
+    // In a pipeline, all of it is one job.
+    terminal.send("$RUN sh -c 'echo one; sleep 100' | cat\r");
+    terminal.expect("one\r\n", LIMIT);
+    terminal.send("\x03");
+    terminal.send("echo ${PIPESTATUS[0]}.\r");
+    terminal.expect("130.\r\n", LIMIT);
+    terminal.send("exit\r");
+    terminal.wait(LIMIT);
+    site.clean();
+}
 
 #[test]
 fn only_the_subnets_named_are_of_the_host() {
