@@ -41,7 +41,7 @@ impl Site {
     }
 
     fn here(&self, script: &str) -> Outcome {
-        Process::start(&mut self.pair.client.command("bash").args(["-c", script]), b"").wait(LIMIT)
+        Process::start(self.pair.client.command("bash").args(["-c", script]), b"").wait(LIMIT)
     }
 
     #[track_caller]
@@ -63,7 +63,7 @@ fn a_port_of_here_leads_to_one_there() {
     let sum = site.says(&format!("{CURL} http://{}/big | md5sum", at[0]));
     assert_eq!(sum, "96995b58d4cbf6aaa9041b4f00c7f6ae  -\n");
     // Refused there.
-    assert_eq!(site.here(&format!("{CURL} http://{}/", at[2])).code(), 56);
+    assert!(matches!(site.here(&format!("{CURL} http://{}/", at[2])).code(), 7 | 52 | 56));
     assert_eq!(site.says(&format!("{CURL} --unix-socket s http://far/")), "hello\n");
     forward.signal(2);
     assert_eq!(forward.wait(LIMIT).code(), 130);

@@ -30,7 +30,7 @@ impl Site {
 
     /// A script of the client, which is captured or not.
     fn here(&self, script: &str) -> Outcome {
-        Process::start(&mut self.pair.client.command("bash").args(["-c", script]), b"").wait(LIMIT)
+        Process::start(self.pair.client.command("bash").args(["-c", script]), b"").wait(LIMIT)
     }
 
     #[track_caller]
@@ -76,8 +76,9 @@ fn every_method_captures_both_families_and_leaves_nothing() {
         assert_eq!(site.says(&format!("{CURL} 'http://[fd66::2]/from'")), "fd66::1\n", "{method}");
         let sum = site.says(&format!("{CURL} http://10.66.0.2/big | md5sum"));
         assert_eq!(sum, "96995b58d4cbf6aaa9041b4f00c7f6ae  -\n", "{method}");
-        // Nobody listens there: that is told, in the one way that is left once it was accepted here.
-        assert_eq!(site.here(&format!("{CURL} http://10.66.0.2:81/")).code(), 56, "{method}");
+        // Nobody listens there: that is told by a reset, which curl may find at once.
+        let refused = site.here(&format!("{CURL} http://10.66.0.2:81/"));
+        assert!(matches!(refused.code(), 7 | 56), "{method} {refused}");
         net.signal(2);
         assert_eq!(net.wait(LIMIT).code(), 130, "{method}");
         site.no_rules();

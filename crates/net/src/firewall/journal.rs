@@ -1,5 +1,5 @@
 //! What would be left behind by a helper that was killed: written down before it is done, undone by the next one. A file for each
-//! instance, locked by who works on it. Tables that go with their owner need none of it.
+//! instance of a network namespace, locked by who works on it. Tables that go with their owner need none of it.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, Write as _};
@@ -42,7 +42,7 @@ pub(crate) struct Journal {
 impl Journal {
     /// Takes the instance.
     pub(crate) fn open(place: &Path, instance: u16) -> Result<Self, JournalError> {
-        let path = place.join(format!("firewall-{instance}"));
+        let path = place.join(format!("{}{instance}", prefix()));
         let failed = |source| JournalError::Write { path: path.clone(), source };
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(place);
         made.and_then(|()| ours(place)).map_err(failed)?;
@@ -146,7 +146,14 @@ fn dead(place: &Path) -> Vec<Journal> {
     }
     let names =
         fs::read_dir(place).into_iter().flatten().flatten().filter_map(|entry| entry.file_name().into_string().ok());
-    names.filter_map(|name| Journal::open(place, name.strip_prefix("firewall-")?.parse().ok()?).ok()).collect()
+    let prefix = prefix();
+    names.filter_map(|name| Journal::open(place, name.strip_prefix(&prefix)?.parse().ok()?).ok()).collect()
+}
+
+/// Of the journals of this network namespace: each has ports of its own.
+fn prefix() -> String {
+    let number: String = network().chars().filter(char::is_ascii_digit).collect();
+    format!("firewall-{number}-")
 }
 
 /// What is written there is carried out by root.

@@ -7,11 +7,16 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use rustix::process::Pid;
 
 /// Facility daemon, severity notice (RFC 3164).
 const PRIORITY: u8 = 3 << 3 | 5;
+/// The last words of this process are passed on for so long, if somebody else may have some, too.
+const LAST_WORDS: Duration = Duration::from_millis(300);
 
 /// What a process does when it is ready.
 #[derive(Debug)]
@@ -35,8 +40,8 @@ pub(crate) enum BackgroundError {
 
 /// A process that goes on while the one that was started has ended.
 pub(crate) enum Fork {
-    /// This is the one that goes on.
-    Child(Ready),
+    /// This is the one that goes on. The log is to be dropped last.
+    Child(Ready, Option<Log>),
     /// This is the one that was started: it ends so.
     Parent(ExitCode),
 }
@@ -45,17 +50,32 @@ pub(crate) enum Fork {
 pub(crate) struct Ready {
     background: Background,
     parent: Option<OwnedFd>,
+    log: Option<Arc<Mutex<Way>>>,
 }
 
 /// The file is this process's own, and goes with it.
 pub(crate) struct Held(Option<PathBuf>);
+
+/// Takes what this process and all that it starts say, so that none of them keeps the user's terminal or pipe: line by line it goes
+/// to where standard error went, and later to syslog or nowhere.
+pub(crate) struct Log {
+    way: Arc<Mutex<Way>>,
+    reader: JoinHandle<()>,
+}
+
+enum Way {
+    Stderr(File),
+    Syslog(UnixDatagram),
+    Nowhere,
+}
 
 impl Background {
     /// Forks, if that is wanted; the parent waits until the child is ready, or has failed. Must be called while this process has one
     /// thread.
     pub(crate) fn fork(self) -> Result<Fork, BackgroundError> {
         if !self.daemon {
-            return Ok(Fork::Child(Ready { background: self, parent: None }));
+            let log = self.syslog.then(Log::begin).transpose().map_err(BackgroundError::Fork)?;
+            return Ok(self.child(None, log));
         }
         refuse_second(&self.pidfile)?;
         let pipe = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC);
@@ -65,13 +85,21 @@ impl Background {
             -1 => Err(BackgroundError::Fork(io::Error::last_os_error())),
             0 => {
                 drop(reader);
-                Ok(Fork::Child(Ready { background: self, parent: Some(writer) }))
+                let log = Log::begin().map_err(BackgroundError::Fork)?;
+                Ok(self.child(Some(writer), Some(log)))
             }
             child => {
                 drop(writer);
                 Ok(Fork::Parent(wait(reader, child)))
             }
         }
+    }
+}
+
+impl Background {
+    fn child(self, parent: Option<OwnedFd>, log: Option<Log>) -> Fork {
+        let way = log.as_ref().map(|log| log.way.clone());
+        Fork::Child(Ready { background: self, parent, log: way }, log)
     }
 }
 
@@ -100,22 +128,15 @@ impl Ready {
     /// Everything is in force: tells systemd, and goes to the background where that is wanted.
     pub(crate) fn say(self) -> io::Result<Held> {
         notify("READY=1\nSTATUS=Connected");
-        let Self { background: Background { daemon, pidfile, syslog }, parent } = self;
-        let logged = match (syslog, daemon) {
-            (true, _) => to_syslog().map(|()| true)?,
-            // Where nobody takes the log of a daemon, it is lost.
-            (false, daemon) => daemon && to_syslog().is_ok(),
-        };
+        let Self { background: Background { daemon, pidfile, syslog }, parent, log } = self;
+        if let Some(log) = log {
+            turn(&log, syslog)?;
+        }
         let Some(parent) = parent.filter(|_| daemon) else { return Ok(Held(None)) };
         let held = write_pidfile(&pidfile)?;
         // A fork leads no process group, so this cannot fail.
         let _ = rustix::process::setsid();
-        let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
-        rustix::stdio::dup2_stdin(&null)?;
-        if !logged {
-            rustix::stdio::dup2_stdout(&null)?;
-            rustix::stdio::dup2_stderr(&null)?;
-        }
+        rustix::stdio::dup2_stdin(OpenOptions::new().read(true).open("/dev/null")?)?;
         std::env::set_current_dir("/")?;
         File::from(parent).write_all(&[0])?;
         Ok(held)
@@ -153,22 +174,61 @@ fn notify(state: &str) {
     };
 }
 
-/// Standard output and error from here on, line by line.
-fn to_syslog() -> io::Result<()> {
-    let log = UnixDatagram::unbound()?;
-    log.connect("/dev/log")?;
-    let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
-    rustix::stdio::dup2_stdout(&writer)?;
-    rustix::stdio::dup2_stderr(&writer)?;
-    std::thread::Builder::new().name("syslog".to_owned()).spawn(move || {
-        let pid = std::process::id();
-        for line in BufReader::new(File::from(reader)).split(b'\n').map_while(Result::ok) {
-            let text = String::from_utf8_lossy(&line);
-            let text = text.strip_prefix("remotely: ").unwrap_or(&text);
-            let _ = log.send(format!("<{PRIORITY}>remotely[{pid}]: {text}").as_bytes());
-        }
-    })?;
+impl Log {
+    /// Takes standard output and error of this process.
+    fn begin() -> io::Result<Self> {
+        let stderr = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stderr(), 3)?;
+        let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+        rustix::stdio::dup2_stdout(&writer)?;
+        rustix::stdio::dup2_stderr(&writer)?;
+        let way = Arc::new(Mutex::new(Way::Stderr(stderr.into())));
+        let taken = way.clone();
+        let reader = std::thread::Builder::new().name("log".to_owned()).spawn(move || {
+            for line in BufReader::new(File::from(reader)).split(b'\n').map_while(Result::ok) {
+                taken.lock().unwrap_or_else(PoisonError::into_inner).say(&line);
+            }
+        })?;
+        Ok(Self { way, reader })
+    }
+}
+
+/// From here on to syslog; without one, only where that was not asked for, nowhere.
+fn turn(log: &Mutex<Way>, asked: bool) -> io::Result<()> {
+    let socket = UnixDatagram::unbound().and_then(|socket| socket.connect("/dev/log").map(|()| socket));
+    let way = match socket {
+        Ok(socket) => Way::Syslog(socket),
+        Err(_) if !asked => Way::Nowhere,
+        Err(error) => return Err(error),
+    };
+    *log.lock().unwrap_or_else(PoisonError::into_inner) = way;
     Ok(())
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        // What was said last is still to be passed on. Those whom this process has started may hold on to it for longer.
+        if let Ok(null) = OpenOptions::new().write(true).open("/dev/null") {
+            let _ = rustix::stdio::dup2_stdout(&null).and_then(|()| rustix::stdio::dup2_stderr(&null));
+        }
+        let until = Instant::now() + LAST_WORDS;
+        while !self.reader.is_finished() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Way {
+    fn say(&mut self, line: &[u8]) {
+        let _ = match self {
+            Self::Stderr(file) => file.write_all(&[line, b"\n"].concat()),
+            Self::Syslog(log) => {
+                let text = String::from_utf8_lossy(line);
+                let text = text.strip_prefix("remotely: ").unwrap_or(&text);
+                log.send(format!("<{PRIORITY}>remotely[{}]: {text}", std::process::id()).as_bytes()).map(drop)
+            }
+            Self::Nowhere => Ok(()),
+        };
+    }
 }
 
 #[cfg(test)]

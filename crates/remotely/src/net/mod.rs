@@ -186,8 +186,8 @@ fn wanted(table: Option<Table>) -> Wanted {
 /// Captures the whole machine until interrupted; the exit code is all that is left to do. Must be called while this process has one
 /// thread.
 pub(crate) fn whole(options: WholeOptions, background: Background) -> ExitCode {
-    let ready = match background.fork() {
-        Ok(background::Fork::Child(ready)) => ready,
+    let (ready, log) = match background.fork() {
+        Ok(background::Fork::Child(ready, log)) => (ready, log),
         Ok(background::Fork::Parent(code)) => return code,
         Err(error) => {
             let code = if matches!(error, BackgroundError::Running { .. }) { RUNS_ALREADY } else { FATAL };
@@ -206,13 +206,15 @@ pub(crate) fn whole(options: WholeOptions, background: Background) -> ExitCode {
     }));
     runtime.shutdown_background();
     drop(held);
+    let ended = ended.map_err(|error| fatal(&error));
+    drop(log);
     match ended {
         // As asked: rules are gone, and so ends a command that was interrupted.
         Ok(signal) => {
             crate::run::die(signal, false);
             ExitCode::from(128_u8.saturating_add(signal as u8))
         }
-        Err(error) => fatal(&error),
+        Err(code) => code,
     }
 }
 
