@@ -81,7 +81,7 @@ impl Group {
         self
     }
 
-    /// Giving up on a host that has not been connected to within `limit`: 30 s if not set, 10 s for one behind a gateway. While the agent is sent there, or somebody
+    /// Giving up on a host that has not been connected to within `limit`: 30 s if not set. While the agent is sent there, or somebody
     /// asked for a password, it is given that time again and again.
     #[must_use]
     pub fn connect_timeout(mut self, limit: Duration) -> Self {

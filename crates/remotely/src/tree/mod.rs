@@ -29,14 +29,17 @@ use crate::transport::spawn::Process;
 use crate::tunnel::ErrorKind;
 use crate::{Error, Tunnel};
 
-/// How long a gateway may take to be connected to, and a host to answer it.
+/// How long a gateway may take to be connected to.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a host may take to answer its gateway. One that is given up then may have begun what it was to do, and is not tried again:
+/// what is dead is for ssh to find, sooner.
+const ANSWER: Duration = Duration::from_secs(30);
 /// So long a gateway that failed is not tried again.
 const PAUSE: Duration = Duration::from_secs(30);
 /// How many gateways are tried for one host.
 const TRIES: usize = 3;
 /// Ways that one gateway opens at once.
-const AT_ONCE: usize = 16;
+const AT_ONCE: usize = 8;
 /// Processes of ssh at once that say what its configuration makes of a host.
 const ASKED_AT_ONCE: usize = 8;
 
@@ -163,7 +166,7 @@ impl Branch {
                 target: options.target.to_string(),
                 ssh_opts: way.opts,
                 known_hosts: about.lines,
-                limit: options.timeout.unwrap_or(PATIENCE),
+                limit: options.timeout.unwrap_or(ANSWER),
                 flight,
             };
             let gateways = tree.gateways.iter().cycle().skip(self.first).take(tree.gateways.len());
