@@ -90,6 +90,20 @@ fn the_worst_end_counts_and_a_dead_host_keeps_nobody() {
 }
 
 #[test]
+fn hosts_of_a_gateway_that_fails_at_once_hear_why() {
+    let desk = Desk::new();
+    let output = desk.run("exec", &["--through", "dead", "x[1-4]", "--", "true"]);
+    assert_eq!(output.status.code(), Some(255), "{}", err(&output));
+    for n in 1..=4 {
+        let why = format!(
+            "remotely: dead, the gateway of x{n}, could not be reached: no link to nobody@127.0.0.1:1: ssh ended"
+        );
+        assert!(err(&output).contains(&why), "{}", err(&output));
+    }
+    assert!(!err(&output).contains("within"), "{}", err(&output));
+}
+
+#[test]
 fn equal_outputs_are_shown_once_and_others_by_their_difference() {
     let desk = Desk::new();
     let differ = "echo same; [ -z \"$X\" ] || echo \"$X\"; mkdir one 2>/dev/null && echo odd; true";

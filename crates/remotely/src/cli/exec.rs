@@ -169,7 +169,14 @@ fn code(result: &Result<Status, Error>) -> u8 {
             (_, Some(StartError::NotFound(_))) => 127,
             (_, Some(StartError::NotExecutable(..))) => 126,
             (ErrorKind::Timeout(_), _) => 124,
-            (ErrorKind::Connect(_) | ErrorKind::Gateway { .. } | ErrorKind::Lost { .. } | ErrorKind::Closed, _) => 255,
+            (
+                ErrorKind::Connect(_)
+                | ErrorKind::Gateway { .. }
+                | ErrorKind::NoGateway { .. }
+                | ErrorKind::Lost { .. }
+                | ErrorKind::Closed,
+                _,
+            ) => 255,
             _ => 125,
         },
     }

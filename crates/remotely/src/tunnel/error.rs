@@ -41,6 +41,13 @@ pub enum ErrorKind {
         /// What it says, or what happened to it.
         why: String,
     },
+    /// The host from which this one was to be reached could not be reached itself.
+    NoGateway {
+        /// What the tunnel to that one calls it.
+        gateway: String,
+        /// Why not.
+        why: String,
+    },
     /// The tunnel would be deeper than allowed.
     Depth {
         /// How many links are allowed.
@@ -168,6 +175,21 @@ impl Error {
         }
     }
 
+    /// What happened and its causes, without the host's name in front, and with the last that ssh said of it.
+    #[cfg(feature = "tree")]
+    pub(crate) fn why(&self) -> String {
+        let text = chain(self);
+        let text = text.strip_prefix(&format!("{}: ", self.0.host)).unwrap_or(&text);
+        let last = match &self.0.kind {
+            ErrorKind::Connect(error) => error.stderr().trim_end().lines().next_back(),
+            _ => None,
+        };
+        match last {
+            Some(last) if !text.contains(last.trim()) => format!("{text}: {}", last.trim()),
+            _ => text.to_owned(),
+        }
+    }
+
     /// What the user can do, in one line.
     pub fn hint(&self) -> Option<String> {
         match &self.0.kind {
@@ -186,6 +208,9 @@ impl fmt::Display for Error {
         match &self.0.kind {
             ErrorKind::Connect(error) => write!(out, "{host}: {error}"),
             ErrorKind::Gateway { gateway, why } => write!(out, "{host}: {gateway} could not reach it: {why}"),
+            ErrorKind::NoGateway { gateway, why } => {
+                write!(out, "{gateway}, the gateway of {host}, could not be reached: {why}")
+            }
             ErrorKind::Depth { limit, path } => {
                 write!(out, "depth limit of {limit} exceeded at {}", path.join(" -> "))
             }
