@@ -22,7 +22,7 @@ use self::keys::Keys;
 use self::known::KnownHosts;
 use self::lend::Lent;
 use self::relay::{Failed, Order, Relayed};
-use crate::bootstrap::{self, Connected};
+use crate::bootstrap::{self, ConnectError, Connected};
 use crate::options::{ConnectOptions, Errors};
 use crate::target::Hop;
 use crate::transport::spawn::Process;
@@ -240,7 +240,10 @@ impl Gateway {
                 Ok(connected) => break connected?,
                 // That takes as long as the way is slow, or as somebody types.
                 Err(_) if self.tunnel.was_untimed() => {}
-                Err(_) => return Err(Error::new(self.tunnel.host(), ErrorKind::Timeout(PATIENCE))),
+                Err(_) => {
+                    let silent = ConnectError::Silent { target: self.tunnel.target().to_string(), limit: PATIENCE };
+                    return Err(Error::new(self.tunnel.host(), ErrorKind::Connect(Arc::new(silent))));
+                }
             }
         }
         lend::to(&self.tunnel, keys.clone()).await
