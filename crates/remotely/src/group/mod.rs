@@ -54,7 +54,7 @@ impl Group {
         Self { tunnels, ..Self::default() }
     }
 
-    /// Of tunnels to these targets, each written as for [`Tunnel::to`].
+    /// Of tunnels to these targets, each written as for [`Tunnel::to`]; a text that stands for several is for [`named`](Self::named).
     pub fn to<T: AsRef<str>>(targets: impl IntoIterator<Item = T>) -> Result<Self, TargetError> {
         let tunnels: Result<Vec<_>, _> = targets.into_iter().map(|target| Tunnel::to(target.as_ref())).collect();
         Ok(Self::of(tunnels?))
