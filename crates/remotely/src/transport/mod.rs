@@ -83,7 +83,7 @@ pub(crate) fn uses_terminal(target: &Target) -> bool {
 pub(crate) fn is_of_here(target: &Target) -> bool {
     let elsewhere = |names: &[&str]| {
         let set = |name: &&str| std::env::var(name).is_ok_and(|value| !value.is_empty() && !value.starts_with("unix:"));
-        names.iter().any(|name| set(name))
+        names.iter().any(set)
     };
     target.hops().iter().all(|hop| match hop {
         Hop::Local | Hop::Sudo { .. } | Hop::Su { .. } | Hop::Nsenter { .. } | Hop::Netns { .. } => true,
