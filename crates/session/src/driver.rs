@@ -107,7 +107,8 @@ impl Course {
             if state.outlet.hand == Hand::Other {
                 state.outlet.missed = true;
                 wait(&mut state.driver, cx);
-                return (None, None, state.mux.timeout(true));
+                state.wakes_at = state.mux.timeout(true);
+                return (None, None, state.wakes_at);
             }
             if pieces.is_empty() {
                 std::mem::swap(pieces, &mut state.outlet.left);
@@ -131,7 +132,8 @@ impl Course {
             } else {
                 wait(&mut state.driver, cx)
             }
-            (over, state.mux.peer().map(|&(hello, _)| hello), state.mux.timeout(blocked))
+            state.wakes_at = state.mux.timeout(blocked);
+            (over, state.mux.peer().map(|&(hello, _)| hello), state.wakes_at)
         });
         self.wake_at = wake_at;
         if peer.is_some() && shared.progress.borrow().peer.is_none() {

@@ -42,6 +42,8 @@ pub(crate) struct State {
     pub(crate) offers: Offers,
     /// The driver, while it waits.
     pub(crate) driver: Option<Waker>,
+    /// Until when it does, if nobody wakes it.
+    pub(crate) wakes_at: Option<Duration>,
     pub(crate) outlet: Outlet,
     /// That nothing will come for a while has been written to the pipe, and nothing since.
     pub(crate) silent: bool,
@@ -106,7 +108,7 @@ impl Shared {
     pub(crate) fn new(mux: Mux) -> Self {
         let (streams, offers) = (HashMap::new(), Offers::default());
         let outlet = Outlet::default();
-        let state = State { mux, streams, offers, driver: None, outlet, silent: false, holder: None };
+        let state = State { mux, streams, offers, driver: None, wakes_at: None, outlet, silent: false, holder: None };
         Self { start: Instant::now(), state: Mutex::new(state), progress: watch::Sender::default() }
     }
 
@@ -116,11 +118,11 @@ impl Shared {
     }
 
     /// Does something with the state, then wakes whom it concerns: tasks that wait for a stream, and the driver if there is
-    /// something to write.
+    /// something to write, now or before it would look by itself.
     pub(crate) fn with<R>(&self, act: impl FnOnce(&mut State, Duration) -> R) -> R {
         let (result, driver) = self.drive(|state, now| {
             let result = act(state, now);
-            let driver = if state.mux.has_output(now) { state.driver.take() } else { None };
+            let driver = state.driver_due(now);
             (result, driver)
         });
         driver.into_iter().for_each(Waker::wake);
@@ -133,7 +135,7 @@ impl Shared {
         let (result, output, driver) = self.drive(|state, now| {
             let result = act(state, now);
             let output = state.take_output(now);
-            let driver = if output.is_none() && state.mux.has_output(now) { state.driver.take() } else { None };
+            let driver = if output.is_none() { state.driver_due(now) } else { None };
             (result, output, driver)
         });
         driver.into_iter().for_each(Waker::wake);
@@ -174,7 +176,17 @@ impl State {
         self.outlet.hand = if more { Hand::Driver } else { Hand::Free };
         self.outlet.left = left;
         let more = more || std::mem::take(&mut self.outlet.missed);
-        if more || self.mux.has_output(now) || self.mux.end().is_some() { self.driver.take() } else { None }
+        if more || self.mux.end().is_some() { self.driver.take() } else { self.driver_due(now) }
+    }
+
+    /// The driver, if it would sleep too long: something can be written now, or pacing lets it sooner than it knows of.
+    fn driver_due(&mut self, now: Duration) -> Option<Waker> {
+        self.driver.as_ref()?;
+        let sooner = || match (self.mux.timeout(false), self.wakes_at) {
+            (Some(due), Some(at)) => due < at,
+            (due, at) => due.is_some() && at.is_none(),
+        };
+        if self.mux.has_output(now) || sooner() { self.driver.take() } else { None }
     }
 
     fn events(&mut self, wake: &mut Vec<Waker>) {
@@ -242,5 +254,94 @@ impl Handle {
 impl Drop for Last {
     fn drop(&mut self) {
         self.0.with(|state, now| state.mux.close(now));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Wake;
+
+    use remotely_proto::{
+        handshake::{Hello, Role, VERSIONS},
+        mux::Config,
+    };
+
+    use super::*;
+
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    fn mux(role: Role) -> Mux {
+        let hello = Hello { versions: VERSIONS, features: 0, role, link: [0; 16], key: [0; 16], depth: 0, wall_ns: 0 };
+        Mux::new(hello, Config::default())
+    }
+
+    /// What one has to write reaches the other, so many bytes of it.
+    fn pass(from: &mut Mux, to: &mut Mux, now: Duration, wire: &mut VecDeque<Bytes>, mut room: usize) {
+        from.output(now, 64 << 10, wire);
+        while let Some(piece) = wire.front_mut()
+            && room > 0
+        {
+            let part = piece.split_to(piece.len().min(room));
+            room -= part.len();
+            to.input(now, part);
+            if wire.front().is_some_and(Bytes::is_empty) {
+                wire.pop_front();
+            }
+        }
+        while to.event().is_some() {}
+    }
+
+    #[test]
+    fn a_driver_that_sleeps_too_long_for_what_pacing_holds_back_is_woken() {
+        let (shared, mut agent) = (Shared::new(mux(Role::Client)), mux(Role::Agent));
+        let (mut there, mut back) = (VecDeque::new(), VecDeque::new());
+        // A link of 10 MB/s, on which acks take a while.
+        let tick = |shared: &Shared, agent: &mut Mux, there: &mut _, back: &mut _| {
+            shared.drive(|state, now| pass(&mut state.mux, agent, now, there, 80 << 10));
+            std::thread::sleep(Duration::from_millis(8));
+            shared.drive(|state, now| pass(agent, &mut state.mux, now, back, usize::MAX));
+        };
+        tick(&shared, &mut agent, &mut there, &mut back);
+        let id = shared.drive(|state, now| state.mux.open(now, Service(900), Class::Normal, Bytes::new())).unwrap();
+        for _ in 0..1000 {
+            if shared.drive(|state, _| state.mux.stats().filled) {
+                break;
+            }
+            let _ = shared.drive(|state, _| state.mux.send(id, &mut vec![0; 256 << 10].into()));
+            tick(&shared, &mut agent, &mut there, &mut back);
+            while agent.recv(shared.start().elapsed(), id).is_ready() {}
+        }
+        for _ in 0..50 {
+            tick(&shared, &mut agent, &mut there, &mut back);
+            while agent.recv(shared.start().elapsed(), id).is_ready() {}
+        }
+
+        let woken = Arc::new(Count(AtomicUsize::new(0)));
+        let held_back = (0..10_000).any(|_| {
+            shared.drive(|state, now| {
+                state.mux.output(now, usize::MAX, &mut there);
+                (state.driver, state.wakes_at) = (Some(woken.clone().into()), state.mux.timeout(false));
+            });
+            let sleeps_until = shared.drive(|state, _| state.wakes_at);
+            woken.0.store(0, Ordering::SeqCst);
+            shared.with(|state, _| state.mux.send(id, &mut vec![0; 1 << 10].into())).unwrap();
+            shared.drive(|state, now| !state.mux.has_output(now) && state.mux.timeout(false) < sleeps_until)
+        });
+        assert!(held_back, "pacing let everything through");
+        assert_eq!(woken.0.load(Ordering::SeqCst), 1);
+        // It knows now, and need not be woken again.
+        shared.drive(|state, _| {
+            (state.driver, state.wakes_at) = (Some(woken.clone().into()), state.mux.timeout(false));
+        });
+        shared.with(|state, _| state.mux.send(id, &mut vec![0; 1 << 10].into())).unwrap();
+        let held_back = shared.drive(|state, now| !state.mux.has_output(now));
+        assert_eq!(woken.0.load(Ordering::SeqCst), if held_back { 1 } else { 2 });
     }
 }

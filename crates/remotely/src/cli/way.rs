@@ -47,3 +47,7 @@ pub(super) fn seconds(text: &str) -> Result<Duration, String> {
     let time = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
     time.ok_or_else(|| "a number of seconds above 0 is wanted".into())
 }
+
+pub(super) fn count(text: &str) -> Result<usize, String> {
+    text.parse::<usize>().ok().filter(|count| *count > 0).ok_or_else(|| "a number above 0 is wanted".into())
+}
