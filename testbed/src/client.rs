@@ -38,6 +38,8 @@ echo ready; cat";
 #[derive(Debug)]
 pub struct Client {
     namespace: File,
+    /// A network of its own; that of the machine, if it has none.
+    network: Option<File>,
     home: PathBuf,
     work: PathBuf,
     search_path: OsString,
@@ -104,6 +106,7 @@ impl Client {
         let namespace = mount_namespace(scratch.path(), &home);
         let mut client = Self {
             namespace,
+            network: None,
             home,
             work,
             search_path,
@@ -143,6 +146,11 @@ impl Client {
         }
         self.config = format!("{entry}{}", self.config);
         self.scratch.write("ssh_config", 0o644, 0, self.config.as_bytes());
+    }
+
+    /// Has it live in this network namespace from here on.
+    pub fn live_in(&mut self, network: File) {
+        self.network = Some(network);
     }
 
     /// Its user id.
@@ -227,11 +235,15 @@ impl Client {
     /// Makes a command run in the namespace and directory, as that user or as root.
     fn enter(&self, started: &mut Command, dir: &Path, uid: Option<u32>) {
         let namespace = self.namespace.try_clone().expect("testbed: duplicate a descriptor");
+        let network = self.network.as_ref().map(|file| file.try_clone().expect("testbed: duplicate a descriptor"));
         let dir = CString::new(dir.as_os_str().as_bytes()).expect("testbed: a path has no NUL");
         let groups = GROUPS.map(Gid::from_raw);
         let enter = move || {
             // Away from the terminal that the tests may have been started on.
             rustix::process::setsid()?;
+            if let Some(network) = &network {
+                move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network))?;
+            }
             move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Mount))?;
             if let Some(uid) = uid {
                 set_thread_groups(&groups)?;
@@ -262,6 +274,17 @@ impl Client {
         let opts = format!("-F {}", config.display());
         let mut started = self.remotely([*subcommand, "--ssh-opts", &opts]);
         started.args(rest);
+        started
+    }
+
+    /// A script for bash in its network, as root.
+    ///
+    /// # Panics
+    /// When there is a NUL in the path of the working directory.
+    pub fn as_root(&self, script: &str) -> Command {
+        let mut started = command("bash");
+        started.args(["-c", script]);
+        self.enter(&mut started, &self.work, None);
         started
     }
 

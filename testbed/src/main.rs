@@ -4,11 +4,12 @@ use std::io::Read;
 use std::process::ExitCode;
 
 use testbed::host::Fuse;
-use testbed::{Client, Home, HostOptions, Pair, Wire};
+use testbed::{Client, Home, HostOptions, Lan, Pair, Wire};
 
 const USAGE: &str = "usage: testbed prepare              make the base root and build the executables
        testbed host [OPTION...]     start a host, say how to reach it, wait for the end of stdin or a signal
 options: --rtt MS  --rate BYTES_PER_S  --shell PATH  --sudo  --noise BYTES  --busybox
+         --lan (a network behind it, see lan.rs)
          --bare (a client without the executables under test)
          --home usable|read-only|noexec|ROOM_IN_BYTES  --fuse usable|forbidden|missing  --no-userns  --sshd Name=value";
 
@@ -21,9 +22,11 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Some("host") => match parse(arguments) {
-            Ok((options, wire, bare)) => {
+            Ok(Asked { options, wire, bare, lan }) => {
                 let client = if bare { Client::start_bare() } else { Client::start() };
-                wait_on(Pair::of(client, options, wire));
+                let pair = Pair::of(client, options, wire);
+                let _lan = lan.then(|| Lan::behind(&pair.host));
+                wait_on(&pair);
                 ExitCode::SUCCESS
             }
             Err(what) => refuse(&what),
@@ -37,8 +40,15 @@ fn refuse(what: &str) -> ExitCode {
     ExitCode::from(2)
 }
 
-fn parse(mut arguments: impl Iterator<Item = String>) -> Result<(HostOptions, Wire, bool), String> {
-    let (mut options, mut wire, mut bare) = (HostOptions::default(), Wire::default(), false);
+struct Asked {
+    options: HostOptions,
+    wire: Wire,
+    bare: bool,
+    lan: bool,
+}
+
+fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Asked, String> {
+    let (mut options, mut wire, mut bare, mut lan) = (HostOptions::default(), Wire::default(), false, false);
     while let Some(name) = arguments.next() {
         let mut value = || arguments.next().ok_or(format!("{name} needs a value"));
         let number = |text: String| text.parse::<u64>().map_err(|e| format!("{name} {text}: {e}"));
@@ -47,6 +57,7 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<(HostOptions, Wi
             "--rate" => wire.rate = number(value()?)?,
             "--shell" => options.login_shell = value()?,
             "--bare" => bare = true,
+            "--lan" => lan = true,
             "--sudo" => options.sudo = true,
             "--noise" => options.noise = usize::try_from(number(value()?)?).map_err(|e| e.to_string())?,
             "--busybox" => options.busybox = true,
@@ -71,10 +82,10 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<(HostOptions, Wi
             other => return Err(format!("unknown option {other}")),
         }
     }
-    Ok((options, wire, bare))
+    Ok(Asked { options, wire, bare, lan })
 }
 
-fn wait_on(Pair { host, relay, client }: Pair) {
+fn wait_on(Pair { host, relay, client }: &Pair) {
     let enter = format!("nsenter --mount=/proc/{}/fd/{}", std::process::id(), client.namespace_fd());
     let user = format!("setpriv --reuid {0} --regid {0} --clear-groups", client.uid());
     let environment = format!(

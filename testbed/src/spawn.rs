@@ -177,6 +177,17 @@ impl Process {
         panic!("{text:?} did not come within {limit:?} from {}\n{}", self.shown, self.so_far());
     }
 
+    /// The same for standard error.
+    ///
+    /// # Panics
+    /// When it does not within `limit`.
+    #[track_caller]
+    pub fn expect_error(&self, text: &str, limit: Duration) {
+        if !self.stderr.wait_for(text.as_bytes(), limit) {
+            panic!("{text:?} was not said within {limit:?} by {}\n{}", self.shown, self.so_far());
+        }
+    }
+
     /// Waits for the process alone, whoever may still hold its output. `None` after `limit`.
     pub fn ended(&mut self, limit: Duration) -> Option<ExitStatus> {
         if let Some(status) = self.child.try_wait().expect("testbed: wait for a child") {

@@ -142,3 +142,13 @@ fn ctrl_c_ends_everything_everywhere() {
     assert!(!status.success());
     fleet.pair.clean_within(Duration::from_secs(10));
 }
+
+#[test]
+fn one_word_is_read_by_the_login_shell_of_the_user() {
+    let options = HostOptions { login_shell: "/usr/bin/fish".into(), ..HostOptions::default() };
+    let pair = Pair::with(options, Wire::default());
+    let run =
+        |text: &str| Process::start(&mut pair.client.remotely(["exec", "-N", "dev@far", "--", text]), b"").wait(LIMIT);
+    assert_eq!(run("set x one; echo $x (echo two); string upper three").success().text(), "one two\nTHREE\n");
+    assert_eq!(run("--version; echo $status").success().text(), "127\n");
+}

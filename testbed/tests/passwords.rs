@@ -111,6 +111,8 @@ fn wrong_passwords_end_with_the_name_of_the_hop() {
         terminal.expect(&format!("remotely: no link to {way}: {way} did not accept the password (3 tries)"), LIMIT);
         assert_eq!(terminal.wait(LIMIT).code(), Some(255));
         assert_eq!(terminal.modes_text(), before, "{way}");
+        // What su says to itself is said by the next question.
+        assert!(!terminal.output().contains("Authentication failure"), "{}", terminal.output());
     }
     pair.clean_within(Duration::from_secs(10));
 }

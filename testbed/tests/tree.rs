@@ -111,7 +111,7 @@ fn hosts_of_a_dead_gateway_fall_to_another() {
     // Without another there is none.
     let outcome = fleet.run(&["exec", "--through", "dead", "dev@m[1-2]", "--", "echo", "hi"]);
     assert_eq!(outcome.status.code(), Some(255));
-    assert!(outcome.errors().contains("dev@m1: dead could not reach it"), "{}", outcome.errors());
+    assert!(outcome.errors().contains("dead, the gateway of dev@m1, could not be reached: "), "{}", outcome.errors());
 }
 
 #[test]

@@ -7,7 +7,8 @@ use crate::dist::spawn;
 
 /// What programs take: nothing, each by itself, and what has less to do with each other than it seems. All of them together is what
 /// the rest of the checks builds.
-const TAKEN: [&str; 9] = ["", "copy", "exec", "facts", "inventory", "run", "tree", "exec,facts,inventory", "copy,run"];
+const TAKEN: [&str; 10] =
+    ["", "copy", "exec", "facts", "inventory", "net", "run", "tree", "exec,facts,inventory", "copy,run"];
 
 /// What is wrong, one line each.
 pub(crate) fn complaints(workspace: &Path) -> Vec<String> {

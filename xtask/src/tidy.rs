@@ -5,14 +5,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Which crates of ours each crate may use, besides for its tests. A crate that is not named here is refused.
-const ARROWS: [(&str, &[&str]); 9] = [
+const ARROWS: [(&str, &[&str]); 10] = [
     ("proto", &[]),
     ("macros", &[]),
     ("session", &["remotely-proto"]),
     ("fs", &["remotely-proto", "remotely-session"]),
     ("call", &["remotely-proto", "remotely-session"]),
     ("copy", &["remotely-proto", "remotely-session"]),
-    ("agent", &["remotely-proto", "remotely-session", "remotely-fs", "remotely-call", "remotely-copy"]),
+    ("net", &["remotely-proto", "remotely-session"]),
+    ("agent", &["remotely-proto", "remotely-session", "remotely-fs", "remotely-call", "remotely-copy", "remotely-net"]),
     (
         "remotely",
         &[
@@ -21,6 +22,7 @@ const ARROWS: [(&str, &[&str]); 9] = [
             "remotely-fs",
             "remotely-call",
             "remotely-copy",
+            "remotely-net",
             "remotely-agent",
             "remotely-macros",
         ],

@@ -22,7 +22,8 @@
 //!
 //! # Features
 //! - `run`: the agent of a run;
-//! - `copy`: put and fetch over a tunnel. Without it, a stream of that service is refused like one that nobody knows.
+//! - `copy`: put and fetch over a tunnel. Without it, a stream of that service is refused like one that nobody knows;
+//! - `net`: connections, datagrams and names of the client over a tunnel, likewise.
 
 mod join;
 #[cfg(feature = "run")]

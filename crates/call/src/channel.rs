@@ -51,10 +51,10 @@ pub struct Receiver<T> {
 /// A channel does not carry any more.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ChannelError {
-    /// The receiver is gone.
+    /// The receiver is gone, for a sender also where that is because the link was lost.
     #[error("nobody receives from this channel any more")]
     Closed,
-    /// The link was lost before the sender had ended.
+    /// The link was lost before the sender had ended. Receivers hear this.
     #[error("the link that this channel goes over was lost")]
     Lost,
     /// This end has travelled to the other side.
@@ -68,7 +68,8 @@ pub enum ChannelError {
 impl<T> Sender<T> {
     /// Puts an item in; waits while the queue is full. Cancel safe in that the item is then not sent.
     ///
-    /// An item that has been put in may still be lost with the link: the receiver hears of that, not the sender.
+    /// An item that has been put in may still be lost with the link: the receiver hears of that, not the sender. From then on there
+    /// is no receiver for the sender either, which is [`ChannelError::Closed`].
     pub async fn send(&self, item: T) -> Result<(), ChannelError> {
         self.queue.send(Ok(item)).await.map_err(|_| ChannelError::Closed)
     }

@@ -100,9 +100,11 @@ where
     A: DeserializeOwned,
     R: Serialize,
 {
-    let arguments = wire::decode(arguments, doors).map_err(undecodable)?;
-    let value = panic::caught(AssertUnwindSafe(|| function(arguments)))??;
-    encoded(&value, doors)
+    // Types of the program are read and written within, too, and may panic as its function may.
+    panic::caught(AssertUnwindSafe(|| {
+        let arguments = wire::decode(arguments, doors).map_err(undecodable)?;
+        encoded(&function(arguments)?, doors)
+    }))?
 }
 
 /// Starts an async function on its arguments in CBOR.
@@ -112,14 +114,17 @@ where
     R: Serialize,
     F: Future<Output = Result<R, Box<Failure>>> + Send + 'static,
 {
-    let running = match wire::decode(arguments, doors) {
-        Ok(arguments) => Box::pin(function(arguments)),
-        Err(why) => return Box::pin(std::future::ready(Err(undecodable(why)))),
+    let begun = panic::caught(AssertUnwindSafe(|| {
+        wire::decode(arguments, doors).map(|arguments| Box::pin(function(arguments))).map_err(undecodable)
+    }));
+    let running = match begun.and_then(|begun| begun) {
+        Ok(running) => running,
+        Err(failure) => return Box::pin(std::future::ready(Err(failure))),
     };
     let doors = doors.clone();
     Box::pin(async move {
         let value = Caught(running).await??;
-        encoded(&value, &doors)
+        panic::caught(AssertUnwindSafe(|| encoded(&value, &doors)))?
     })
 }
 

@@ -185,11 +185,11 @@ async fn a_quick_function_that_blocks_for_once_keeps_nobody_waiting() {
 }
 
 #[tokio::test]
-async fn a_panic_outside_of_the_function_is_of_its_call_alone() {
+async fn a_panic_while_the_value_is_written_is_of_its_call_alone() {
     let ends = Ends::new();
     for _ in 0..3 {
         let Err(CallError::Failed(failure)) = ends.caller.call::<unwritable>(()).await else { panic!() };
-        assert_eq!(failure.kind, FailureKind::Cancelled);
+        assert_eq!(failure.kind, FailureKind::Panic);
     }
     assert_eq!(ends.caller.call::<add>((2, 3)).await.unwrap(), 5);
 }

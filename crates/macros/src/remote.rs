@@ -2,6 +2,7 @@
 
 use proc_macro2::{Span, TokenStream};
 use quote::{ToTokens, format_ident, quote};
+use syn::ext::IdentExt;
 use syn::spanned::Spanned;
 use syn::{Attribute, Error, FnArg, Ident, ItemFn, Result, ReturnType, Type};
 
@@ -13,7 +14,8 @@ pub(crate) fn expand(attribute: TokenStream, item: TokenStream) -> Result<TokenS
     check(&function)?;
     let name = function.sig.ident.clone();
     // In the body, its name is the remote function, as everywhere else.
-    let inner = format_ident!("__{name}");
+    let plain = name.unraw();
+    let inner = format_ident!("__{plain}");
     function.sig.ident = inner.clone();
     let arguments = argument_types(&function)?;
     let returned = match &function.sig.output {
@@ -55,7 +57,7 @@ pub(crate) fn expand(attribute: TokenStream, item: TokenStream) -> Result<TokenS
         )))
     };
     let signature = signature(&arguments, &returned);
-    let text = name.to_string();
+    let text = plain.to_string();
     let display = format!("`{text}` as a remote function.");
     let docs = if shown.iter().any(|attribute| attribute.path().is_ident("doc")) {
         None

@@ -3,7 +3,7 @@
 
 use std::{collections::VecDeque, fs as files, io, path::Path, time::Duration};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use minicbor::Encode;
 use remotely_proto::{
     ByteVec, exec,
@@ -15,6 +15,7 @@ use remotely_proto::{
     handshake::{Hello, Role, VERSIONS},
     message,
     mux::{Config, Mux},
+    net,
     open::{Class, Service},
 };
 
@@ -35,6 +36,9 @@ fn main() -> io::Result<()> {
     write("mux_frames", "life-of-a-stream", &life_of_a_stream())?;
     write("hello", "client", &hello(Role::Client).encode())?;
     write("hello", "other-version", &[0x82, 0x82, 0x07, 0x09, 0x60])?;
+    for (target, name, seed) in net_seeds() {
+        write(target, name, &seed)?;
+    }
     let mut messages = Vec::new();
     for (name, request) in requests() {
         let head = fs::ToServer { id: 7, request };
@@ -269,6 +273,36 @@ fn notices() -> Vec<(&'static str, fs::Notice)> {
         ("root", fs::Notice::Root { attr: attr() }),
         ("stale-at", fs::Notice::StaleAt { path: path.clone() }),
         ("changed-at", fs::Notice::ChangedAt { path, dev, ino, names }),
+    ]
+}
+
+fn net_seeds() -> Vec<(&'static str, &'static str, Vec<u8>)> {
+    let [four, six] = [([10, 0, 0, 1], 80).into(), ([0xfd00, 0, 0, 0, 0, 0, 0, 1], 443).into()];
+    let name = net::Place::Name { name: "wiki.corp.example".to_owned(), port: 443 };
+    let (routes, search) =
+        (vec![([10, 0, 0, 0].into(), 8), ([0xfd00, 0, 0, 0, 0, 0, 0, 0].into(), 64)], vec!["corp".into()]);
+    let surroundings = net::Surroundings { routes, hosts: bytes("10.0.0.1 db\n"), search, default: (true, false) };
+    let (mut datagrams, mut questions, mut replies) = (BytesMut::new(), BytesMut::new(), BytesMut::new());
+    net::Datagram::put(four, b"ping", &mut datagrams);
+    net::Datagram::put(six, b"", &mut datagrams);
+    let message = Bytes::from_static(b"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x02db\x00\x00\x01\x00\x01");
+    net::Question { number: 7, long: true, message: message.clone() }.encode(&mut questions);
+    net::Reply { number: 7, message }.encode(&mut replies);
+    net::Reply { number: 8, message: Bytes::new() }.encode(&mut replies);
+    vec![
+        ("net_open", "address", cbor(&net::Open::Connect { to: net::Place::Address(four) })),
+        ("net_open", "name", cbor(&net::Open::Connect { to: name })),
+        ("net_open", "datagrams", cbor(&net::Open::Datagrams)),
+        ("net_open", "names", cbor(&net::Open::Names { server: None })),
+        ("net_open", "names-of", cbor(&net::Open::Names { server: Some(six) })),
+        ("net_open", "echo", cbor(&net::Open::Echo)),
+        ("net_open", "surroundings", cbor(&net::Open::Surroundings)),
+        ("net_connected", "yes", cbor(&net::Connected::Yes { peer: six })),
+        ("net_connected", "no", cbor(&net::Connected::No { errno: 111, why: "refused".to_owned() })),
+        ("net_surroundings", "all", cbor(&surroundings)),
+        ("net_datagrams", "both-families", datagrams.to_vec()),
+        ("net_names", "question", questions.to_vec()),
+        ("net_names", "replies", replies.to_vec()),
     ]
 }
 

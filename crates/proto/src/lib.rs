@@ -11,6 +11,7 @@ pub mod fs;
 pub mod handshake;
 pub mod message;
 pub mod mux;
+pub mod net;
 pub mod open;
 
 pub use minicbor::bytes::ByteVec;

@@ -16,6 +16,8 @@ impl Service {
     pub const CALL: Service = Service(4);
     /// Files and trees copied from one side to the other; see [`crate::file`].
     pub const FILE: Service = Service(5);
+    /// The network of one side, for the other; see [`crate::net`].
+    pub const NET: Service = Service(6);
 }
 
 /// How the mux schedules the data of a stream.

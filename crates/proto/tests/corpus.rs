@@ -9,6 +9,7 @@ use remotely_proto::{
     call,
     frame::{FrameDecoder, Kind},
     fs::{Notice, Reply, Request, ToMount, ToServer},
+    net,
 };
 
 #[test]
@@ -50,6 +51,15 @@ fn every_use_of_a_call_stream_is_in_the_corpus() {
         .collect();
     assert_eq!(opened.len(), 5, "a use has no seed, or there is a new one");
     assert!(seeds("call_failure").iter().all(|data| minicbor::decode::<call::Failure>(data).is_ok()));
+}
+
+#[test]
+fn every_use_of_a_net_stream_is_in_the_corpus() {
+    let opened: HashSet<_> = seeds("net_open")
+        .iter()
+        .map(|data| discriminant(&minicbor::decode::<net::Open>(data).expect("a seed that decodes")))
+        .collect();
+    assert_eq!(opened.len(), 5, "a use has no seed, or there is a new one");
 }
 
 #[test]

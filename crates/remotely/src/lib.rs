@@ -44,6 +44,8 @@ pub mod exec;
 #[cfg(feature = "facts")]
 pub mod facts;
 pub mod group;
+#[cfg(feature = "cli")]
+mod net;
 pub mod nodes;
 pub mod options;
 pub mod password;

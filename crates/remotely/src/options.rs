@@ -40,6 +40,9 @@ pub struct ConnectOptions {
     pub width: Width,
     /// The last hop is a sudo that the user has not asked for: it fails where it wants a password.
     pub elevated: bool,
+    /// Who takes the connections that arrive at the host for this side.
+    #[cfg(feature = "net")]
+    pub(crate) exit: Option<remotely_net::forward::Exit>,
 }
 
 /// Whether the time of connecting counts: not while the agent is being sent, nor while somebody is asked for a password.
@@ -163,6 +166,8 @@ impl ConnectOptions {
             passwords: Passwords::none(),
             width: Width::Auto,
             elevated: false,
+            #[cfg(feature = "net")]
+            exit: None,
         }
     }
 

@@ -88,6 +88,12 @@ fn errors_say_what_is_wrong() {
             "unknown transport \"host\": known are ssh: local: sudo: su: docker: docker-run: podman: podman-run: \
              nsenter: netns: srun: kubectl: machine: systemd: command: (a bare host is ssh)",
         ),
+        ("a,b", "in \"a,b\", the host name cannot have ',' in it"),
+        (
+            "slurm:123",
+            "in \"slurm:123\", slurm: is no way to one host: `remotely exec slurm:123 -- ...` goes to all nodes of a job, \
+             srun:JOB/NODE to one of them, `remotely slurm: -- ...` asks for a new one (a host of that name is ssh:slurm:123)",
+        ),
         ("docker:", "in \"docker:\", the container is missing"),
         (
             "docker:--privileged",

@@ -86,7 +86,21 @@ fn the_worst_end_counts_and_a_dead_host_keeps_nobody() {
     assert!(err(&output).contains("remotely: dead: no link to nobody@127.0.0.1:1"), "{}", err(&output));
     let output = desk.run("exec", &["-t", "0.5", "a,b", "--", "[ -e hosts.toml ]; sleep 60"]);
     assert_eq!(output.status.code(), Some(124));
-    assert_eq!(sorted(&err(&output)), ["remotely: a: no answer within 0.5 s", "remotely: b: no answer within 0.5 s"]);
+    assert_eq!(sorted(&err(&output)), ["remotely: a: not done within 0.5 s", "remotely: b: not done within 0.5 s"]);
+}
+
+#[test]
+fn hosts_of_a_gateway_that_fails_at_once_hear_why() {
+    let desk = Desk::new();
+    let output = desk.run("exec", &["--through", "dead", "x[1-4]", "--", "true"]);
+    assert_eq!(output.status.code(), Some(255), "{}", err(&output));
+    for n in 1..=4 {
+        let why = format!(
+            "remotely: dead, the gateway of x{n}, could not be reached: no link to nobody@127.0.0.1:1: ssh ended"
+        );
+        assert!(err(&output).contains(&why), "{}", err(&output));
+    }
+    assert!(!err(&output).contains("within"), "{}", err(&output));
 }
 
 #[test]
@@ -148,12 +162,65 @@ fn ctrl_c_ends_the_commands_everywhere() {
         started += usize::from(lines.next().unwrap().unwrap().ends_with("started"));
     }
     kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    let mut said = String::new();
+    std::io::Read::read_to_string(&mut child.stderr.take().unwrap(), &mut said).unwrap();
+    assert_eq!(said, "remotely: interrupted while running: a,b,c (3)\n");
     assert_eq!(child.wait().unwrap().code(), Some(130));
     let began = Instant::now();
     while running(mark.to_str().unwrap()) > 0 {
         assert!(began.elapsed() < Duration::from_secs(10));
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+#[test]
+fn ctrl_c_shows_what_was_gathered_and_who_was_not_done() {
+    let desk = Desk::new();
+    let script = format!(
+        "echo same; cd {} || exit; mkdir done 2>/dev/null && exit; touch second; sleep 1000",
+        desk.path("").display()
+    );
+    let child = desk.command("exec", &["-b", "-f", "1", "@all", "--", &script]).spawn().unwrap();
+    let began = Instant::now();
+    while !desk.path("second").exists() {
+        assert!(began.elapsed() < Duration::from_secs(120));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    // What the second has written before is under way.
+    std::thread::sleep(Duration::from_millis(300));
+    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130));
+    assert_eq!(out(&output), "---------------\na,b (2)\n---------------\nsame\n");
+    assert_eq!(err(&output), "remotely: interrupted while running: b (1)\nremotely: not begun: c (1)\n");
+}
+
+#[test]
+fn one_word_is_for_a_shell_and_never_an_option_of_it() {
+    let desk = Desk::new();
+    let output = desk.run("exec", &["-N", "a", "--", "-c"]);
+    assert_eq!(output.status.code(), Some(127), "{} {}", out(&output), err(&output));
+    let output = desk.run("exec", &["-N", "a", "--", "+x; echo on"]);
+    assert_eq!(out(&output), "on\n", "{}", err(&output));
+    // Which shell it is, it says itself.
+    let passwd = fs::read_to_string("/etc/passwd").unwrap();
+    let own = format!(":{}:", rustix::process::geteuid().as_raw());
+    let shell = passwd.lines().find(|line| line.contains(&format!(":x{own}"))).and_then(|line| line.rsplit(':').next());
+    let output = desk.run("exec", &["-N", "a", "--", "readlink /proc/$$/exe; true"]);
+    let expected = fs::canonicalize(shell.unwrap_or("/bin/sh")).unwrap();
+    assert_eq!(Path::new(out(&output).trim_end()), expected);
+}
+
+#[test]
+fn a_host_that_does_not_answer_is_one_that_cannot_be_reached() {
+    let desk = Desk::new();
+    let output = desk.run("exec", &["--connect-timeout", "0.5", "\"command:sh -c 'exec sleep 1000'\"", "--", "true"]);
+    assert_eq!(output.status.code(), Some(255), "{}", err(&output));
+    assert!(
+        err(&output).contains("no link to command:sh -c 'exec sleep 1000': no answer within 0.5 s"),
+        "{}",
+        err(&output)
+    );
 }
 
 /// Processes with this in their words.
@@ -164,6 +231,30 @@ fn running(mark: &str) -> usize {
         words.windows(mark.len()).any(|window| window == mark.as_bytes())
     };
     all.filter(has).count()
+}
+
+#[test]
+fn failed_transfers_are_objects_too() {
+    let desk = Desk::new();
+    fs::create_dir(desk.path("tree")).unwrap();
+    fs::write(desk.path("tree/file"), "text\n").unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(desk.path("tree/socket")).unwrap();
+    // A directory stands where the file is to go.
+    fs::create_dir_all(desk.path("there-a/tree/file")).unwrap();
+    fs::create_dir_all(desk.path("there-b")).unwrap();
+    let there = desk.path("there-{host}/");
+    let output = desk.run("put", &["--json", "a,b,dead", "tree", there.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(255), "{}", err(&output));
+    let objects: Vec<serde_json::Value> =
+        out(&output).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let of = |host: &str| objects.iter().find(|object| object["host"] == host).unwrap();
+    assert!(of("dead")["error"].as_str().unwrap().contains("no link to") && of("dead")["files"].is_null());
+    assert!(of("b")["error"].is_null() && of("b")["files"] == 1 && of("b")["failed"] == 0);
+    assert_eq!((&of("a")["files"], &of("a")["failed"]), (&0.into(), &1.into()), "{}", of("a"));
+    assert!(of("a")["error"].is_string() && of("a")["failures"][0].as_str().unwrap().contains("file"));
+    for host in ["a", "b"] {
+        assert!(of(host)["skipped"][0].as_str().unwrap().contains("a socket"), "{}", of(host));
+    }
 }
 
 #[test]
@@ -199,6 +290,10 @@ fn what_cannot_be_meant_is_said_before_anything_is_done() {
         (&["a", "-x", "a", "--", "true"], "stands for no host"),
         (&["a"], "required"),
         (&["warp:x", "--", "true"], "warp"),
+        (&["command:lxc exec web", "--", "rm"], "\"'command:lxc exec web'\""),
+        (&["--through", "", "a", "--", "true"], "names no gateway"),
+        (&["-f", "0", "a", "--", "true"], "above 0"),
+        (&["--sudo=", "a", "--", "true"], "--sudo"),
     ] {
         let output = desk.run("exec", words);
         assert_eq!(output.status.code(), Some(125), "{words:?}: {}", err(&output));

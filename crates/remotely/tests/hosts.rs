@@ -67,7 +67,14 @@ fn results_are_printed_as_they_are_asked_for() {
         (r"remotely hosts -S '\t' a b", "a\tb\n"),
         ("remotely hosts -s2 'a[1-3]'", "a1 a2\na3\n"),
         ("remotely hosts -s2 --json -f 'a[1-3]'", "[\"a[1-2]\",\"a3\"]\n"),
-        ("remotely hosts -s 0 a", ""),
+        (
+            "remotely hosts -s 0 a 2>&1 | head -1",
+            "remotely: invalid value '0' for '--split <N>': a number above 0 is wanted\n",
+        ),
+        (
+            "remotely hosts -c 'a[1-600000]' 'b[1-600000]'",
+            "remotely: \"b[1-600000]\": the node set stands for more than 1000000 names, all its terms together\n",
+        ),
         ("remotely hosts fold a b", "a,b\n"),
         ("remotely hosts a stats tty", "a\nstats\ntty\n"),
         ("remotely hosts --json \"'a\\\"'\" 2>&1 | grep -c 'names no host'", "1\n"),

@@ -269,12 +269,56 @@ async fn a_tunnel_can_be_closed_while_it_connects() {
     assert!(matches!(connected.unwrap_err().kind(), ErrorKind::Closed));
 }
 
+/// Panics when it is written, or read.
+struct Brittle;
+
+impl serde::Serialize for Brittle {
+    fn serialize<S: serde::Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+        panic!("it does not like to be written")
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for Brittle {
+    fn deserialize<D: serde::Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
+        panic!("it does not like to be read")
+    }
+}
+
+#[remote]
+fn make_brittle() -> Brittle {
+    Brittle
+}
+
+#[remote]
+async fn make_brittle_later() -> Brittle {
+    tokio::task::yield_now().await;
+    Brittle
+}
+
+#[remote]
+fn r#type(r#in: u8) -> u8 {
+    r#in + 1
+}
+
+#[tokio::test]
+async fn what_panics_while_it_is_written_there_is_a_panic_of_the_call() {
+    let tunnel = quiet();
+    let failed = [tunnel.call(make_brittle, ()).await, tunnel.call(make_brittle_later, ()).await];
+    for result in failed {
+        let Err(error) = result else { panic!("it was written") };
+        let ErrorKind::Panicked(told) = error.kind() else { panic!("{error:?}") };
+        assert!(told.message.starts_with("it does not like to be written (") && told.stderr.is_empty(), "{told:?}");
+        assert!(error.backtrace().is_some());
+    }
+    assert_eq!(tunnel.call(r#type, (1,)).await.unwrap(), 2);
+}
+
 #[tokio::test]
 async fn a_call_can_be_given_up() {
     let tunnel = quiet();
     let error = tunnel.call(forever, ()).timeout(Duration::from_millis(200)).await.unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::Timeout(_)), "{error:?}");
-    assert_eq!(error.to_string(), "localhost: no answer within 0.2 s");
+    assert_eq!(error.to_string(), "localhost: not done within 0.2 s");
     assert!(tunnel.call(get_pid, ()).await.is_ok());
 }
 

@@ -49,9 +49,15 @@ async fn serve(pipe: Pipe, printed: keeper::Printed) -> io::Result<End> {
     let doors = Doors::new(link.clone());
     output::start(printed, &doors)?;
     let runner = Runner::new(doors.clone(), turns, pool, output::flush);
+    #[cfg(feature = "net")]
+    let dialer = dialer().listening(link.clone());
     tokio::spawn(async move {
         while let Some(offer) = incoming.next().await {
-            dispatch(&runner, &doors, offer);
+            match offer.service {
+                #[cfg(feature = "net")]
+                Service::NET => drop(tokio::spawn(dialer.clone().serve(offer))),
+                _ => dispatch(&runner, &doors, offer),
+            }
         }
     });
     let end = tokio::select! {
@@ -61,6 +67,13 @@ async fn serve(pipe: Pipe, printed: keeper::Printed) -> io::Result<End> {
     #[cfg(feature = "copy")]
     let _ = tokio::time::timeout(TIDY_WITHIN, remotely_copy::idle()).await;
     Ok(end)
+}
+
+/// Who dials for all links of this process.
+#[cfg(feature = "net")]
+fn dialer() -> remotely_net::dial::Dialer {
+    static DIALER: std::sync::OnceLock<remotely_net::dial::Dialer> = std::sync::OnceLock::new();
+    DIALER.get_or_init(remotely_net::dial::Dialer::new).clone()
 }
 
 fn dispatch(runner: &Arc<Runner>, doors: &Arc<Doors>, offer: Offer) {

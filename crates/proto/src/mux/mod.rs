@@ -52,8 +52,8 @@ use crate::{
     open::{Class, Service},
 };
 
-/// Most streams that each side may have open.
-pub const STREAMS_MAX: usize = 4096;
+/// Most streams that each side may have open: one for each connection of the net service, among others.
+pub const STREAMS_MAX: usize = 16 << 10;
 /// Bytes that may be sent on a stream before any credit has come.
 pub const WINDOW_INITIAL: u64 = 256 << 10;
 /// The same for a stream of [`Service::FS`] or [`Service::FILE`] that the client opens: as much as ssh lets through before it is answered, so that

@@ -12,6 +12,7 @@ use remotely_proto::{
     handshake::{Hello, Role, VERSIONS, feature},
     message::MessageDecoder,
     mux::{Config, Event, Mux},
+    net,
     open::{Class, Service},
 };
 
@@ -19,7 +20,7 @@ use remotely_proto::{
 pub(crate) type Target = fn(&[u8]);
 
 /// All of them, by the name of their binary and of their corpus.
-pub(crate) const TARGETS: [(&str, Target); 20] = [
+pub(crate) const TARGETS: [(&str, Target); 25] = [
     ("frame", frame),
     ("mux_bytes", mux_bytes),
     ("mux_frames", mux_frames),
@@ -40,6 +41,11 @@ pub(crate) const TARGETS: [(&str, Target); 20] = [
     ("call_failure", cbor::<call::Failure>),
     ("call_records", call_records),
     ("call_lines", call_lines),
+    ("net_open", cbor::<net::Open>),
+    ("net_connected", cbor::<net::Connected>),
+    ("net_surroundings", cbor::<net::Surroundings>),
+    ("net_datagrams", net_datagrams),
+    ("net_names", net_names),
 ];
 
 /// Runs the target of this name.
@@ -96,6 +102,33 @@ fn call_lines(data: &[u8]) {
     let mut received = BytesMut::from(data);
     while let Ok(Some(line)) = call::Line::decode(&mut received) {
         assert!(line.bytes.len() <= call::LINE_MAX);
+    }
+}
+
+/// Datagrams come back from their own bytes.
+fn net_datagrams(data: &[u8]) {
+    let mut received = BytesMut::from(data);
+    while let Ok(Some(datagram)) = net::Datagram::decode(&mut received) {
+        assert!(datagram.data.len() <= net::DATAGRAM_MAX);
+        let mut bytes = BytesMut::new();
+        datagram.encode(&mut bytes);
+        assert_eq!(net::Datagram::decode(&mut bytes), Ok(Some(datagram)));
+    }
+}
+
+/// Questions and replies come back from their own bytes.
+fn net_names(data: &[u8]) {
+    let mut received = BytesMut::from(data);
+    while let Some(question) = net::Question::decode(&mut received) {
+        let mut bytes = BytesMut::new();
+        question.encode(&mut bytes);
+        assert_eq!(net::Question::decode(&mut bytes), Some(question));
+    }
+    let mut received = BytesMut::from(data);
+    while let Some(reply) = net::Reply::decode(&mut received) {
+        let mut bytes = BytesMut::new();
+        reply.encode(&mut bytes);
+        assert_eq!(net::Reply::decode(&mut bytes), Some(reply));
     }
 }
 

@@ -22,6 +22,8 @@ use crate::transport::spawn::Process;
 const NOISE: usize = 64 << 20;
 /// The longest bootstrap line that is believed, in bytes.
 const LINE: usize = 16 << 10;
+/// From when on it is said that the executable is being compressed.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// More places than the bootstrap line knows.
 const PLACES: usize = 8;
 
@@ -216,7 +218,8 @@ impl Conversation {
         let mut last = String::new();
         for attempt in 0..PLACES {
             tracing::info!(place = need.place, "sending the agent");
-            let payload = payload(executable.clone(), need.gzip, attempt > 0).await?;
+            let mut progress = Progress::new(progress);
+            let payload = payload(executable.clone(), need.gzip, attempt > 0, &mut progress).await?;
             bytes += payload.len();
             self.send(format!("{}\n", payload.len()).as_bytes()).await?;
             self.send_shown(&payload, progress).await?;
@@ -242,8 +245,8 @@ impl Conversation {
         self.to_host.write_all(bytes).await.map_err(|_| Failure::Ended)
     }
 
-    async fn send_shown(&mut self, payload: &[u8], progress: bool) -> Result<(), Failure> {
-        let progress = Progress::new(progress, payload.len() as u64);
+    async fn send_shown(&mut self, payload: &[u8], mut progress: Progress) -> Result<(), Failure> {
+        progress.sends(payload.len() as u64);
         for chunk in payload.chunks(64 << 10) {
             self.send(chunk).await?;
             progress.add(chunk.len() as u64);
@@ -277,11 +280,24 @@ fn announced(flight: Bytes) -> impl Buf {
     Bytes::from(format!("{}\n", flight.len())).chain(flight)
 }
 
-/// Compressing takes a second, during which signals must still be heard.
-async fn payload(executable: Arc<Executable>, gzip: bool, again: bool) -> Result<Arc<Vec<u8>>, ConnectError> {
+/// Compressing takes a while, during which signals must still be heard, and after a second somebody may ask what is going on.
+async fn payload(
+    executable: Arc<Executable>,
+    gzip: bool,
+    again: bool,
+    progress: &mut Progress,
+) -> Result<Arc<Vec<u8>>, ConnectError> {
     let make = move || if gzip { executable.packed(again) } else { executable.plain().map(Arc::new) };
-    let made = tokio::task::spawn_blocking(make);
-    made.await.unwrap_or_else(|error| Err(ConnectError::pipe(error.into())))
+    let mut made = tokio::task::spawn_blocking(make);
+    let made = match tokio::time::timeout(PATIENCE, &mut made).await {
+        Ok(made) => made,
+        Err(_) => {
+            tracing::info!("the executable is large, or not optimised: compressing it takes long, once");
+            progress.packs();
+            made.await
+        }
+    };
+    made.unwrap_or_else(|error| Err(ConnectError::pipe(error.into())))
 }
 
 /// What the host needs.

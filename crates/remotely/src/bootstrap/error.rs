@@ -122,6 +122,16 @@ impl ConnectError {
         matches!(self, Ended { .. } | Silent { .. } | NoPassword { .. } | WrongPassword { .. } | At { .. })
     }
 
+    /// The last of what the way wrote to standard error, if that is why.
+    #[cfg(feature = "tree")]
+    pub(crate) fn stderr(&self) -> &str {
+        match self {
+            Self::Ended { stderr, .. } => stderr,
+            Self::At { source, .. } => source.stderr(),
+            _ => "",
+        }
+    }
+
     /// What the user can do, in one line.
     pub fn hint(&self) -> Option<String> {
         let hint = match self {

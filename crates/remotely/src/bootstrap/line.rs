@@ -9,13 +9,14 @@ pub const WORD: &str = "remotely-agent";
 
 /// The POSIX shell line that becomes the agent `hash`, on a host whose login shell has been given it by a transport.
 ///
-/// `nonce` names the temporary file of this upload; `reuse` is false where an agent that is already there is not to be used;
-/// `kind` is what the agent is to be.
-pub(super) fn line(hash: &Hash, nonce: u64, reuse: bool, kind: AgentKind) -> String {
+/// `nonce` names the temporary file of this upload; `reuse` is false where an agent that is already there is not to be used,
+/// `packed` where the way is too fast for compressing to be worth it; `kind` is what the agent is to be.
+pub(super) fn line(hash: &Hash, nonce: u64, reuse: bool, packed: bool, kind: AgentKind) -> String {
     one_line(include_str!("line.sh"))
         .replace("@HASH@", hash.as_str())
         .replace("@NONCE@", &format!("{nonce:016x}"))
         .replace("@REUSE@", if reuse { "true" } else { "false" })
+        .replace("@PACKED@", if packed { "command -v gzip >/dev/null" } else { "false" })
         .replace("@WORD@", WORD)
         .replace("@KIND@", kind.word())
 }
@@ -33,7 +34,7 @@ mod tests {
 
     #[test]
     fn the_line_is_one_line_with_everything_filled_in() {
-        let line = line(&Hash::of(b"x"), 0xab, true, AgentKind::Run);
+        let line = line(&Hash::of(b"x"), 0xab, true, true, AgentKind::Run);
         assert!(!line.contains(['\n', '@', '\t']), "{line}");
         assert!(line.contains(".new-00000000000000ab"));
         // The word limit of the C shell on glibc is 8 KiB after quoting, and several hops quote several times.

@@ -20,7 +20,7 @@ fi;
 u=$(id -u);
 read -r n || exit 1;
 head -c "$n" >/dev/null;
-if command -v gzip >/dev/null; then z=gzip; else z=plain; fi;
+if @PACKED@; then z=gzip; else z=plain; fi;
 probe() {
   mkdir -p -m 700 "$d" || return 1;
   ours "$d" || { echo "not a directory of our own"; return 1; };

@@ -144,7 +144,8 @@ async fn attempt<F: Future<Output = Bytes>>(
     flight: &mut Flight<F>,
     reuse: bool,
 ) -> Result<Ready, ConnectError> {
-    let line = line::line(&executable.hash, executable::nonce(), reuse, options.agent);
+    let packed = !transport::is_of_here(&options.target);
+    let line = line::line(&executable.hash, executable::nonce(), reuse, packed, options.agent);
     let may_ask = options.may_ask();
     let shared = options.width != Width::Exactly(1);
     let mut connection =

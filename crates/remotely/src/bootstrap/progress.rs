@@ -11,15 +11,35 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    pub(super) fn new(wanted: bool, len: u64) -> Self {
-        let bar = ProgressBar::with_draw_target(Some(len), ProgressDrawTarget::hidden());
-        let template = "{msg} {bar:30} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
-        if let Ok(style) = ProgressStyle::with_template(template) {
-            bar.set_style(style);
-        }
-        bar.set_message("remotely: sending the agent");
+    pub(super) fn new(wanted: bool) -> Self {
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
         let wanted = wanted && rustix::termios::isatty(rustix::stdio::stderr());
         Self { bar, wanted }
+    }
+
+    /// The agent is still being compressed, which nobody knows the length of.
+    pub(super) fn packs(&mut self) {
+        self.bar.set_message("remotely: compressing the agent");
+        if let Ok(style) = ProgressStyle::with_template("{msg} {elapsed}") {
+            self.bar.set_style(style);
+        }
+        if self.wanted {
+            self.bar.set_draw_target(ProgressDrawTarget::stderr());
+            self.bar.enable_steady_tick(Duration::from_secs(1));
+        }
+    }
+
+    /// So many bytes are sent from now on.
+    pub(super) fn sends(&mut self, len: u64) {
+        self.bar.disable_steady_tick();
+        let template = "{msg} {bar:30} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            self.bar.set_style(style);
+        }
+        self.bar.set_length(len);
+        self.bar.reset_elapsed();
+        self.bar.reset_eta();
+        self.bar.set_message("remotely: sending the agent");
     }
 
     pub(super) fn add(&self, bytes: u64) {

@@ -1,12 +1,13 @@
 //! `remotely put` and `remotely fetch`: files and trees to many hosts, and from them. The work is done by [`crate::group`].
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use remotely_copy::{CopyError, Observer, Options, Progress, Report, Unchanged};
+use remotely_copy::{CopyError, Failure, Observer, Options, Progress, Report, Unchanged};
 
 use super::fleet::{Fleet, FleetError, stop};
+use crate::Error;
 use crate::group::{Results, SamePlace};
 use crate::report;
 use crate::tunnel::ErrorKind;
@@ -84,7 +85,7 @@ struct How {
     /// Keep nothing of a large file when the transfer is cut, and go on from nothing.
     #[arg(long)]
     no_resume: bool,
-    /// Print an object of JSON for each host, when it is done.
+    /// Print an object of JSON for each host, when it is done or has failed.
     #[arg(long)]
     json: bool,
 }
@@ -178,25 +179,26 @@ async fn run(
                 ErrorKind::Copy(_) => 1,
                 _ => 255,
             });
-            screen.error(format!("remotely: {}\n", report::chain(error)).as_bytes());
-            if let ErrorKind::Copy(error) = error.kind()
-                && let CopyError::Incomplete { failures, .. } = &**error
-            {
-                // The first has been named.
-                for failure in failures.iter().skip(1) {
-                    screen.error(format!("remotely: {host}: {failure}\n").as_bytes());
-                }
-            }
         }
         match &result {
-            Ok(report) if how.json => drop(screen.output(json(&host, report).as_bytes())),
+            result if how.json => drop(screen.output(json(&host, result).as_bytes())),
             Ok(report) => {
                 for skipped in &report.skipped {
                     screen.error(format!("remotely: {host}: left out: {skipped}\n").as_bytes());
                 }
                 let _ = screen.line(&host, false, summary(verb, report).as_bytes());
             }
-            Err(_) => {}
+            Err(error) => {
+                screen.error(format!("remotely: {}\n", report::chain(error)).as_bytes());
+                let (report, failures, _) = partly(error);
+                for skipped in report.iter().flat_map(|report| &report.skipped) {
+                    screen.error(format!("remotely: {host}: left out: {skipped}\n").as_bytes());
+                }
+                // The first has been named.
+                for failure in failures.iter().skip(1) {
+                    screen.error(format!("remotely: {host}: {failure}\n").as_bytes());
+                }
+            }
         }
         screen.done(failed);
     }
@@ -212,20 +214,59 @@ fn summary(verb: &str, report: &Report) -> String {
     };
     let files = if report.files == 1 { "file" } else { "files" };
     let size = indicatif::BinaryBytes(report.bytes);
-    format!("{}: {} {files}{unchanged}, {size}", place.display(), report.files)
+    format!("{}: {} {files}{unchanged}, {size}", shown(place), report.files)
 }
 
-fn json(host: &str, report: &Report) -> String {
+/// A path as it is, or in quotes where that would be no line, or not the name.
+fn shown(path: &Path) -> String {
+    match path.to_str().filter(|text| !text.contains(char::is_control)) {
+        Some(text) => text.to_owned(),
+        None => format!("{path:?}"),
+    }
+}
+
+/// What was done all the same, what was not, and how much more of that nobody named.
+fn partly(error: &Error) -> (Option<&Report>, &[Failure], u64) {
+    match error.kind() {
+        ErrorKind::Copy(error) => match &**error {
+            CopyError::Incomplete { report, failures, unnamed } => (Some(report), failures, *unnamed),
+            _ => (None, &[], 0),
+        },
+        _ => (None, &[], 0),
+    }
+}
+
+/// An object, whether it succeeded or not. What is not known is null.
+fn json(host: &str, result: &Result<Report, Error>) -> String {
+    let (report, failures, unnamed) = match result {
+        Ok(report) => (Some(report), &[][..], 0),
+        Err(error) => partly(error),
+    };
+    let path = |path: &PathBuf| path.to_string_lossy().into_owned();
     let object = serde_json::json!({
         "host": host,
-        "local": report.local.to_string_lossy(),
-        "remote": report.remote.to_string_lossy(),
-        "files": report.files,
-        "unchanged": report.unchanged,
-        "bytes": report.bytes,
-        "wire": report.wire,
-        "blake3": report.hash.map(|hash| hash.to_string()),
-        "skipped": report.skipped.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "error": result.as_ref().err().map(|error| report::chain(error)),
+        "local": report.map(|report| path(&report.local)),
+        "remote": report.map(|report| path(&report.remote)),
+        "files": report.map(|report| report.files),
+        "unchanged": report.map(|report| report.unchanged),
+        "bytes": report.map(|report| report.bytes),
+        "wire": report.map(|report| report.wire),
+        "blake3": report.and_then(|report| report.hash).map(|hash| hash.to_string()),
+        "skipped": report.iter().flat_map(|report| &report.skipped).map(ToString::to_string).collect::<Vec<_>>(),
+        "failed": failures.len() as u64 + unnamed,
+        "failures": failures.iter().map(ToString::to_string).collect::<Vec<_>>(),
     });
     format!("{object}\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_are_no_line_stand_in_quotes() {
+        assert_eq!(shown(Path::new("/a b")), "/a b");
+        assert_eq!(shown(Path::new("/a\nb\x1b")), r#""/a\nb\u{1b}""#);
+    }
 }

@@ -18,7 +18,7 @@ use crate::tunnel::ErrorKind;
 
 /// Run a command of the hosts on all of them at once.
 ///
-/// The hosts' own programs and files are used, as by ssh. One word is given to the shell there, as ssh does; several are the
+/// The hosts' own programs and files are used, as by ssh. One word is given to the user's login shell there, as ssh does; several are the
 /// command and its arguments as they are. Lines appear behind the name of their host.
 #[derive(Debug, clap::Args)]
 #[command(override_usage = "remotely exec [OPTIONS] TARGETS -- COMMAND [ARGS]...", after_help = AFTER)]
@@ -56,6 +56,7 @@ Examples:
   remotely exec --sudo -f 8 -t 60 @db -- systemctl restart postgresql";
 
 enum Event {
+    Begun,
     Chunk(Chunk),
     Ended(Result<Status, Error>, Duration),
 }
@@ -72,7 +73,7 @@ async fn run(args: &Args) -> Result<u8, FleetError> {
         false => Ok(()),
     };
     let command = match args.command.as_slice() {
-        [text] => Command::shell(text),
+        [text] => Command::login_shell(text),
         [program, words @ ..] => Command::new(program).args(words),
         [] => unreachable!("clap asks for one"),
     };
@@ -87,6 +88,7 @@ async fn run(args: &Args) -> Result<u8, FleetError> {
         tokio::select! {
             event = coming.recv() => match event {
                 None => break,
+                Some((n, Event::Begun)) => hosts[n].begin(),
                 Some((n, Event::Chunk(chunk))) => {
                     let gone = hosts[n].take(chunk, show);
                     if lines {
@@ -113,6 +115,10 @@ async fn run(args: &Args) -> Result<u8, FleetError> {
             _ = ticks.tick() => screen.tick(),
             _ = &mut interrupted => {
                 drop(results);
+                if args.gather || args.diff {
+                    let _ = screen.output(Gathered::of(&hosts).shown(args.diff).as_slice());
+                }
+                screen.error(super::gather::unfinished(&hosts).as_bytes());
                 stop(&group).await;
                 return Ok(130);
             }
@@ -141,6 +147,7 @@ fn start(
         let (command, input, events) = (command.clone(), input.clone(), events.clone());
         async move {
             let began = Instant::now();
+            let _ = events.send((n, Event::Begun)).await;
             let (starting, to) = (tunnel.clone(), events.clone());
             let ran = windows.reach(&tunnel, timeout, move || {
                 let running = starting.start(command.clone(), input.as_ref().map(Spool::reader));
@@ -169,7 +176,14 @@ fn code(result: &Result<Status, Error>) -> u8 {
             (_, Some(StartError::NotFound(_))) => 127,
             (_, Some(StartError::NotExecutable(..))) => 126,
             (ErrorKind::Timeout(_), _) => 124,
-            (ErrorKind::Connect(_) | ErrorKind::Gateway { .. } | ErrorKind::Lost { .. } | ErrorKind::Closed, _) => 255,
+            (
+                ErrorKind::Connect(_)
+                | ErrorKind::Gateway { .. }
+                | ErrorKind::NoGateway { .. }
+                | ErrorKind::Lost { .. }
+                | ErrorKind::Closed,
+                _,
+            ) => 255,
             _ => 125,
         },
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 
 use super::screen::Screen;
-use super::way::{Words, seconds, words};
+use super::way::{Words, count, seconds, words};
 use crate::group::Group;
 use crate::nodes::{NodeError, NodeSet, SourceError, Sources};
 use crate::options::Width;
@@ -38,7 +38,7 @@ pub(super) struct Fleet {
     #[arg(long)]
     tree: bool,
     /// So many hosts at once; as many from each gateway.
-    #[arg(short, long, value_name = "N", default_value_t = 64)]
+    #[arg(short, long, value_name = "N", value_parser = count, default_value = "64")]
     fanout: usize,
     /// Give up on a host that has not been connected to within this time.
     #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "30")]
@@ -85,6 +85,13 @@ impl Fleet {
             let found = NodeSet::resolve(text, &sources).await;
             found.map_err(|source| FleetError::Nodes { text: text.to_owned(), source })
         };
+        let gateways = match &self.through {
+            Some(text) => match resolve(text).await? {
+                nodes if nodes.is_empty() => return Err(FleetError::NoGateway { text: text.clone() }),
+                nodes => Some(nodes),
+            },
+            None => None,
+        };
         let mut nodes = resolve(&self.targets).await?;
         for text in &self.exclude {
             nodes = nodes - resolve(text).await?;
@@ -105,8 +112,8 @@ impl Fleet {
             }
             None => group(nodes),
         };
-        let hosts = match (&self.through, self.tree) {
-            (Some(text), _) => hosts.through(group(resolve(text).await?)),
+        let hosts = match (gateways, self.tree) {
+            (Some(gateways), _) => hosts.through(group(gateways)),
             (None, true) => hosts.tree(),
             (None, false) => hosts,
         };
@@ -138,6 +145,8 @@ pub(super) enum FleetError {
     Nodes { text: String, source: NodeError },
     #[error("{text:?} stands for no host")]
     Nobody { text: String },
+    #[error("--through {text:?} names no gateway")]
+    NoGateway { text: String },
     #[error("--sudo")]
     Sudo(#[source] TargetError),
 }

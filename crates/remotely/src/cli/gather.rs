@@ -15,6 +15,7 @@ use crate::exec::{Chunk, Status};
 pub(super) struct Host {
     name: String,
     streams: [Stream; 2],
+    begun: bool,
     ended: Option<(Result<Status, Error>, Duration)>,
 }
 
@@ -27,7 +28,12 @@ struct Stream {
 
 impl Host {
     pub(super) fn new(name: &str) -> Self {
-        Self { name: name.to_owned(), streams: Default::default(), ended: None }
+        Self { name: name.to_owned(), streams: Default::default(), begun: false, ended: None }
+    }
+
+    /// It is its turn.
+    pub(super) fn begin(&mut self) {
+        self.begun = true;
     }
 
     /// Keeps what the command writes, and hands out each line: (host, whether it is of standard error, line).
@@ -101,9 +107,15 @@ impl Host {
 pub(super) struct Gathered<'a>(Vec<(&'a [u8], Vec<&'a str>)>);
 
 impl<'a> Gathered<'a> {
+    /// Of who has ended, and of who has written something before being ended.
     pub(super) fn of(hosts: &'a [Host]) -> Self {
         let mut by_output: BTreeMap<&[u8], Vec<&str>> = BTreeMap::new();
-        for host in hosts.iter().filter(|host| matches!(host.ended, Some((Ok(_), _)))) {
+        let counts = |host: &&Host| match host.ended {
+            Some((Ok(_), _)) => true,
+            Some((Err(_), _)) => false,
+            None => !host.streams[0].all.is_empty(),
+        };
+        for host in hosts.iter().filter(counts) {
             by_output.entry(&host.streams[0].all).or_default().push(&host.name);
         }
         let mut outputs: Vec<_> = by_output.into_iter().collect();
@@ -152,6 +164,20 @@ pub(super) fn endings(hosts: &[Host]) -> String {
     for (ending, hosts) in by_ending {
         let count = if hosts.len() > 1 { format!(" ({})", hosts.len()) } else { String::new() };
         text.push_str(&format!("remotely: {ending}: {}{count}\n", folded(hosts)));
+    }
+    text
+}
+
+/// Who is not done: those that are at it, and those whose turn has not come.
+pub(super) fn unfinished(hosts: &[Host]) -> String {
+    let mut text = String::new();
+    for (begun, what) in [(true, "interrupted while running"), (false, "not begun")] {
+        let found = hosts.iter().filter(|host| host.ended.is_none() && host.begun == begun);
+        let names: Vec<&str> = found.map(|host| host.name.as_str()).collect();
+        let count = names.len();
+        if count > 0 {
+            text.push_str(&format!("remotely: {what}: {} ({count})\n", folded(names)));
+        }
     }
     text
 }

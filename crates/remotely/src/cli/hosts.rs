@@ -6,7 +6,8 @@ use std::process::ExitCode;
 
 use clap::{ArgMatches, FromArgMatches};
 
-use crate::nodes::{GroupName, Node, NodeError, NodeSet, SourceError, Sources};
+use super::way::count;
+use crate::nodes::{GroupName, LARGEST, Node, NodeError, NodeSet, SourceError, Sources};
 use crate::report::{self, Failure, exit_code};
 
 /// Expand and fold node sets: which hosts an expression stands for, one on a line.
@@ -26,7 +27,7 @@ pub(super) struct Args {
     #[arg(short = 'S', long, value_name = "TEXT", allow_hyphen_values = true)]
     separator: Option<String>,
     /// Cut into so many sets of equal size, one on a line.
-    #[arg(short, long, value_name = "N")]
+    #[arg(short, long, value_name = "N", value_parser = count)]
     split: Option<usize>,
     /// List the groups that there are, or with EXPR those that have one of its nodes; with --fold their nodes, too.
     #[arg(short, long)]
@@ -127,8 +128,15 @@ fn run(args: &Args) -> Result<String, HostsError> {
             return groups(args, &sources, None).await;
         }
         let mut nodes = NodeSet::new();
+        let mut written: u64 = 0;
         for text in texts(&args.expressions)? {
-            nodes = nodes | resolve(&text, &sources).await?;
+            let more = resolve(&text, &sources).await?;
+            written += more.len() as u64;
+            if written > LARGEST {
+                let source = NodeError::TooLarge { limit: LARGEST };
+                return Err(HostsError::Nodes { text: short(&text), source });
+            }
+            nodes = nodes | more;
         }
         for (operation, text) in &args.operations.0 {
             let other = resolve(text, &sources).await?;

@@ -7,11 +7,14 @@ mod doctor;
 mod exec;
 mod facts;
 mod feign;
+mod firewall;
 mod fleet;
+mod forward;
 mod gather;
 mod hosts;
 mod log;
 mod man;
+mod net;
 mod run;
 mod screen;
 mod slurm;
@@ -44,6 +47,8 @@ use crate::report::{self, Failure, exit_code};
                       remotely exec [OPTIONS] TARGETS -- COMMAND [ARGS]...\n       \
                       remotely put|fetch [OPTIONS] TARGETS SOURCE DESTINATION\n       \
                       remotely facts [OPTIONS] TARGETS\n       \
+                      remotely net [OPTIONS] TARGET [SUBNET]... [-- COMMAND [ARGS]...]\n       \
+                      remotely forward [OPTIONS] TARGET -L|-R|-D PLACE...\n       \
                       remotely hosts [OPTIONS] EXPR...",
     after_help = AFTER
 )]
@@ -92,6 +97,9 @@ enum Command {
     Put(Box<copy::PutArgs>),
     Fetch(Box<copy::FetchArgs>),
     Facts(Box<facts::Args>),
+    Net(Box<net::Args>),
+    Forward(Box<forward::Args>),
+    Firewall(firewall::Args),
     Hosts(hosts::Args),
     Completions(completions::Args),
     Man(man::Args),
@@ -100,13 +108,32 @@ enum Command {
 /// Runs what the command line of this process asks for.
 pub fn main() -> ExitCode {
     crate::agent::keep_memory();
-    let words: Vec<OsString> = std::env::args_os().skip(1).collect();
+    let mut words = std::env::args_os();
+    let sshuttle = words.next().is_some_and(|argv0| net::is_sshuttle(&argv0));
+    let words = match of_net(sshuttle, words.collect()) {
+        Ok(words) => words,
+        Err(error) => {
+            report::error(&error, None);
+            return exit_code(Failure::Setup);
+        }
+    };
     let cli = Cli::command();
     let commands: Vec<&str> = cli.get_subcommands().map(clap::Command::get_name).collect();
     match slurm::Words::of(&words, &commands) {
         Some(words) => slurm::main(&words, obey),
         None => obey(words),
     }
+}
+
+/// The words with those that `net` finds elsewhere. As sshuttle, all of them are net's.
+fn of_net(sshuttle: bool, words: Vec<OsString>) -> Result<Vec<OsString>, net::ExpandError> {
+    let own = match words.split_first() {
+        _ if sshuttle => &words[..],
+        Some((first, rest)) if first == "net" => rest,
+        _ => return Ok(words),
+    };
+    let own = net::expand(own, std::env::var_os("SSHUTTLE_ARGS").as_deref())?;
+    Ok(std::iter::once("net".into()).chain(own).collect())
 }
 
 fn obey(words: Vec<OsString>) -> ExitCode {
@@ -125,6 +152,9 @@ fn obey(words: Vec<OsString>) -> ExitCode {
         Ok(Cli { command: Some(Command::Put(args)), .. }) => copy::put(*args),
         Ok(Cli { command: Some(Command::Fetch(args)), .. }) => copy::fetch(*args),
         Ok(Cli { command: Some(Command::Facts(args)), .. }) => facts::main(*args),
+        Ok(Cli { command: Some(Command::Net(args)), .. }) => net::main(*args),
+        Ok(Cli { command: Some(Command::Forward(args)), .. }) => forward::main(*args),
+        Ok(Cli { command: Some(Command::Firewall(args)), .. }) => firewall::main(args),
         Ok(Cli { command: Some(Command::Hosts(args)), .. }) => hosts::main(args),
         Ok(Cli { command: Some(Command::Completions(args)), .. }) => completions::main(args),
         Ok(Cli { command: Some(Command::Man(args)), .. }) => man::main(args),

@@ -10,7 +10,7 @@ use crate::password::Passwords;
 use crate::target::Target;
 use crate::transport::shell;
 
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 pub(super) struct Way {
     /// Options for ssh, split into words as a shell splits them: --ssh-opts '-p 2222 -i key'.
     #[arg(long, value_name = "STRING", allow_hyphen_values = true, value_parser = OsStringValueParser::new().try_map(words))]
@@ -50,4 +50,8 @@ pub(super) fn seconds(text: &str) -> Result<Duration, String> {
     let seconds = text.parse::<f64>().ok().filter(|seconds| *seconds > 0.0);
     let time = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
     time.ok_or_else(|| "a number of seconds above 0 is wanted".into())
+}
+
+pub(super) fn count(text: &str) -> Result<usize, String> {
+    text.parse::<usize>().ok().filter(|count| *count > 0).ok_or_else(|| "a number above 0 is wanted".into())
 }

@@ -77,7 +77,7 @@ pub(super) fn normalize(command: &clap::Command, words: Vec<OsString>) -> Result
 /// The commands, and the run without a name, whose options may be written without dashes. Words of the others are hosts and files.
 const DASHLESS: [&str; 4] = ["", "feign", "doctor", "hosts"];
 
-/// The options of every command, and whether a value belongs to them.
+/// The options of every command, and whether the next word is their value.
 struct Options {
     /// By command, the one without a name first.
     long: Vec<(String, HashMap<Vec<u8>, bool>)>,
@@ -93,6 +93,8 @@ impl Options {
             let mut names: HashMap<Vec<u8>, bool> = [(b"help".to_vec(), false), (b"version".to_vec(), false)].into();
             for argument in command.get_arguments() {
                 let takes_value = argument.get_action().takes_values() && !argument.is_positional();
+                // What wants a '=' may stand alone: the next word is not its value.
+                let takes_value = takes_value && !argument.is_require_equals_set();
                 for name in argument.get_long_and_visible_aliases().unwrap_or_default() {
                     names.insert(name.into(), takes_value);
                 }
@@ -104,7 +106,7 @@ impl Options {
         options
     }
 
-    /// Whether a word is a long option, and whether a value belongs to it. Without dashes it is one only of the command
+    /// Whether a word is a long option, and whether the next word is its value if it has none. Without dashes it is one only of the command
     /// that was named so far: what is an option of another may well be a host.
     fn long(&self, word: &OsStr, name: &[u8], subcommand: Option<&str>) -> Option<bool> {
         let own = subcommand.unwrap_or_default();

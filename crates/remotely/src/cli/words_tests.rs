@@ -52,6 +52,13 @@ fn words_mean_the_same_with_and_without_dashes_before_and_after_the_target() {
         (&[&["hosts", "-S,", "a"], &["hosts", "a", "-S,"]], &["hosts", "-S,", "a"]),
         (&[&["hosts", "count", "a"], &["hosts", "a", "--count"]], &["hosts", "--count", "a"]),
         (&[&["hosts", "-", "a"]], &["hosts", "-", "a"]),
+        // A value that may be left out stands behind '=' only.
+        (
+            &[&["exec", "--sudo", "far", "--", "id"], &["exec", "far", "--sudo", "--", "id"]],
+            &["exec", "--sudo", "far", "--", "id"],
+        ),
+        (&[&["put", "--sudo=www", "@web", "a", "b"]], &["put", "--sudo=www", "@web", "a", "b"]),
+        (&[&["put", "--sudo", "@web", "a", "b"]], &["put", "--sudo", "@web", "a", "b"]),
         // Without dashes, an option of one command is a word like any other for the others.
         (&[&["hosts", "stats", "tty"]], &["hosts", "stats", "tty"]),
         (&[&["count", "--", "ls"]], &["count", "--", "ls"]),

@@ -4,6 +4,7 @@
 //! The host's own programs, files and environment are used, as by ssh. For a command of *this* machine see `remotely HOST -- COMMAND`.
 
 mod process;
+mod shell;
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -25,17 +26,25 @@ pub struct Command {
     argv: Vec<OsString>,
     env: Vec<(OsString, OsString)>,
     directory: Option<OsString>,
+    /// The only word is a text for the user's shell.
+    login_shell: bool,
 }
 
 impl Command {
     /// This program, looked up in the `PATH` of the host.
     pub fn new(program: impl Into<OsString>) -> Self {
-        Self { argv: vec![program.into()], env: Vec::new(), directory: None }
+        Self { argv: vec![program.into()], env: Vec::new(), directory: None, login_shell: false }
     }
 
     /// A text for the POSIX shell of the host, `sh -c`.
     pub fn shell(text: impl Into<OsString>) -> Self {
-        Self::new("sh").arg("-c").arg(text)
+        Self::new("sh").arg("-c").arg(shell::text(text.into()))
+    }
+
+    /// A text for the login shell of the user there, as ssh gives it one: that of /etc/passwd, or of `SHELL` for who is not in it;
+    /// sh where that is none. Words that are added are not its arguments.
+    pub fn login_shell(text: impl Into<OsString>) -> Self {
+        Self { login_shell: true, ..Self::new(text) }
     }
 
     /// With another word.
@@ -66,7 +75,7 @@ impl Command {
         self
     }
 
-    /// Its program.
+    /// Its program; of a text for a shell that is chosen there, the text.
     pub fn program(&self) -> &OsStr {
         &self.argv[0]
     }

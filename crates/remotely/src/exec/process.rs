@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::ChildStdin;
 
-use super::{Chunk, Command, StartError, Status};
+use super::{Chunk, Command, StartError, Status, shell};
 
 /// Most bytes in one chunk.
 const CHUNK: usize = 64 << 10;
@@ -26,6 +26,10 @@ pub(crate) async fn run(
     input: Option<Receiver<Bytes>>,
     to: Sender<Chunk>,
 ) -> Result<Status, StartError> {
+    let mut command = command;
+    if command.login_shell {
+        command.argv = vec![shell::of_user(), "-c".into(), shell::text(std::mem::take(&mut command.argv[0]))];
+    }
     let mut child = prepared(&command, input.is_some()).spawn().map_err(|error| named(&command, &error))?;
     let group = Group(child.id().and_then(|id| Pid::from_raw(id.cast_signed())));
     let feeding = match (child.stdin.take(), input) {
@@ -47,7 +51,7 @@ pub(crate) async fn run(
 
 /// The place where commands of a host are started.
 fn prepared(command: &Command, has_input: bool) -> tokio::process::Command {
-    let Command { argv, env, directory } = command;
+    let Command { argv, env, directory, .. } = command;
     let mut prepared = tokio::process::Command::new(&argv[0]);
     prepared.args(&argv[1..]).envs(env.iter().map(|(name, value)| (name, value)));
     match (directory, std::env::var_os("HOME")) {

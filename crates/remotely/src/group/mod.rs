@@ -9,9 +9,11 @@ mod windows;
 use std::collections::HashSet;
 use std::fmt;
 use std::ops::{Add, BitAnd, BitOr, BitXor, Sub};
+use std::task::Poll;
 use std::time::Duration;
 
 use remotely_call::Remote;
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 pub use self::results::{Failures, GroupResult, Results};
@@ -52,7 +54,7 @@ impl Group {
         Self { tunnels, ..Self::default() }
     }
 
-    /// Of tunnels to these targets, each written as for [`Tunnel::to`].
+    /// Of tunnels to these targets, each written as for [`Tunnel::to`]; a text that stands for several is for [`named`](Self::named).
     pub fn to<T: AsRef<str>>(targets: impl IntoIterator<Item = T>) -> Result<Self, TargetError> {
         let tunnels: Result<Vec<_>, _> = targets.into_iter().map(|target| Tunnel::to(target.as_ref())).collect();
         Ok(Self::of(tunnels?))
@@ -81,7 +83,7 @@ impl Group {
         self
     }
 
-    /// Giving up on a host that has not been connected to within `limit`: 30 s if not set, 10 s for one behind a gateway. While the agent is sent there, or somebody
+    /// Giving up on a host that has not been connected to within `limit`: 30 s if not set. While the agent is sent there, or somebody
     /// asked for a password, it is given that time again and again.
     #[must_use]
     pub fn connect_timeout(mut self, limit: Duration) -> Self {
@@ -248,7 +250,7 @@ impl Group {
         closing.join_all().await;
     }
 
-    /// Does something with each host, as far as the window for calls allows at once.
+    /// Does something with each host, as far as the window for calls allows at once. They begin in the order of the group.
     pub(crate) fn on_each<T, W, F>(&self, mut work: W) -> Results<T>
     where
         T: Send + 'static,
@@ -256,12 +258,15 @@ impl Group {
         F: Future<Output = Result<T, Error>> + Send + 'static,
     {
         let mut tasks = JoinSet::new();
+        let mut before = None;
         for (n, tunnel) in self.tunnels.iter().cloned().enumerate() {
             let (windows, doing) = (self.windows.clone(), work(tunnel.clone(), self.windows.clone()));
-            tasks.spawn(async move {
+            let whole = async move {
                 let _turn = windows.turn(&tunnel).await;
                 (n, doing.await)
-            });
+            };
+            let (queued, next) = oneshot::channel();
+            tasks.spawn(behind(before.replace(next), queued, whole));
         }
         Results::new(self.hosts().map(str::to_owned).collect(), tasks)
     }
@@ -295,6 +300,25 @@ impl Group {
     fn only(&self, wanted: impl Fn(&str) -> bool) -> Self {
         let tunnels = self.tunnels.iter().filter(|tunnel| wanted(tunnel.host())).cloned().collect();
         Self { tunnels, ..self.clone() }
+    }
+}
+
+/// The same, begun when the one before has been: windows are queues, but the threads of a runtime take new tasks in any order.
+async fn behind<T>(
+    before: Option<oneshot::Receiver<()>>,
+    queued: oneshot::Sender<()>,
+    work: impl Future<Output = T>,
+) -> T {
+    if let Some(before) = before {
+        // That it is gone counts as well: it has panicked.
+        let _ = before.await;
+    }
+    let mut work = std::pin::pin!(work);
+    let first = std::future::poll_fn(|cx| Poll::Ready(work.as_mut().poll(cx))).await;
+    let _ = queued.send(());
+    match first {
+        Poll::Ready(done) => done,
+        Poll::Pending => work.await,
     }
 }
 
@@ -381,4 +405,36 @@ operators! {
     BitAnd::bitand is intersection for Group, &Group, Tunnel, &Tunnel;
     Sub::sub is difference for Group, &Group, Tunnel, &Tunnel;
     BitXor::bitxor is symmetric_difference for Group, &Group, Tunnel, &Tunnel;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn hosts_begin_in_the_order_of_the_group_whatever_the_window() {
+        let names: Vec<String> = (0..200).map(|n| format!("n{n}")).collect();
+        for window in [1, 3, 300] {
+            let begun = Arc::new(Mutex::new(Vec::new()));
+            let group = Group::to(&names).unwrap().call_window(window);
+            let results = group.on_each(|tunnel, _| {
+                let begun = begun.clone();
+                async move {
+                    begun.lock().unwrap().push(tunnel.host().to_owned());
+                    tokio::task::yield_now().await;
+                    Ok(())
+                }
+            });
+            assert_eq!(results.await.len(), 200);
+            let begun = begun.lock().unwrap();
+            let expected: Vec<String> = match window {
+                1 | 300 => names.clone(),
+                // Those who leave let the next in, each to a thread of its own.
+                _ => names[..3].to_vec(),
+            };
+            assert_eq!(begun[..expected.len()], expected, "{window}");
+        }
+    }
 }

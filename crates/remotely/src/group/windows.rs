@@ -139,7 +139,9 @@ impl Windows {
                 Err(_) if tunnel.was_untimed() => {}
                 Err(_) => {
                     tunnel.close().await;
-                    return Some(Err(Error::new(tunnel.host(), ErrorKind::Timeout(self.connect_timeout))));
+                    let (target, limit) = (tunnel.target().to_string(), self.connect_timeout);
+                    let silent = ErrorKind::Connect(Arc::new(ConnectError::Silent { target, limit }));
+                    return Some(Err(Error::new(tunnel.host(), silent)));
                 }
             }
         }

@@ -7,6 +7,7 @@ use std::net::Ipv6Addr;
 use super::engine::Query;
 use super::expression::{Expression, Operator};
 use super::word::{DIGITS, Part, Range, Word};
+use crate::transport::shell;
 
 /// How deep parentheses and braces may be within each other.
 const DEPTH: usize = 32;
@@ -121,6 +122,7 @@ impl<'a> Parser<'a> {
                 if self.at == start {
                     return Err(self.expected("a node, a @group or '('"));
                 }
+                self.refuse_blank_in_command(start)?;
                 match word.plain().and_then(Query::of) {
                     Some(query) => {
                         query.map(Expression::Query).map_err(|what| SyntaxError::new(self.text, start, what))
@@ -129,6 +131,29 @@ impl<'a> Parser<'a> {
                 }
             }
         }
+    }
+
+    /// A bare `command:` whose words go on behind a blank: without quotes they would be further hosts.
+    fn refuse_blank_in_command(&mut self, start: usize) -> Result<(), SyntaxError> {
+        let written = self.text.get(start..self.at).unwrap_or_default();
+        let bare = written.split(['\'', '"']).next().unwrap_or_default();
+        let end = self.at;
+        if !(bare.starts_with("command:") || bare.contains("+command:")) {
+            return Ok(());
+        }
+        self.blanks();
+        let goes_on = self.at > end && self.peek().is_some_and(|c| c != ')' && Operator::of(c).is_none());
+        if !goes_on {
+            self.at = end;
+            return Ok(());
+        }
+        let mut error = self.expected("quotes around a command of several words");
+        let rest = self.text.get(start..).unwrap_or_default();
+        let all = rest.get(..rest.find([',', '!', '&', '^', '(', ')']).unwrap_or(rest.len())).unwrap_or_default();
+        let all = all.trim_end();
+        error.meant =
+            ['\'', '"'].into_iter().find(|quote| !all.contains(*quote)).map(|quote| format!("{quote}{all}{quote}"));
+        Err(error)
     }
 
     fn group(&mut self) -> Result<Expression, SyntaxError> {
@@ -170,6 +195,18 @@ impl<'a> Parser<'a> {
                 self.at = end;
                 break;
             }
+        }
+        let next = self.rest().trim_start();
+        // `a=b,c=d`, `a!=b`, `a in (b)`: what follows is no host.
+        let label = next.strip_prefix(',').unwrap_or_default().trim_start();
+        let label = label.split(|c: char| c.is_whitespace() || ",&^(".contains(c)).next().unwrap_or_default();
+        let is_selector = next.starts_with("!=")
+            || label.contains('=') && !label.starts_with(Query::KUBECTL) && !label.contains("command:")
+            || ["in", "notin"]
+                .iter()
+                .any(|set| next.strip_prefix(set).is_some_and(|rest| rest.trim_start().starts_with('(')));
+        if is_selector {
+            return Err(self.expected("quotes around a selector with more than 'label=value': kubectl:-l 'a=b,c!=d'"));
         }
         let text = self.text.get(start..self.at).unwrap_or_default();
         let query = Query::of(text).unwrap_or(Err("a selector of pods: kubectl:-l app=web"));
@@ -404,6 +441,8 @@ pub struct SyntaxError {
     pub expected: &'static str,
     /// What stands there instead; `None` is the end.
     pub found: Option<char>,
+    /// How it is written if what was meant is plain.
+    pub meant: Option<String>,
 }
 
 impl SyntaxError {
@@ -418,6 +457,7 @@ impl SyntaxError {
             before: before.chars().skip(length.saturating_sub(Self::SHOWN)).collect(),
             expected,
             found: after.chars().next(),
+            meant: None,
         }
     }
 }
@@ -430,8 +470,18 @@ impl fmt::Display for SyntaxError {
         }
         write!(out, ": expected {}", self.expected)?;
         match self.found {
-            Some(found) => write!(out, ", found {found:?}"),
-            None => out.write_str(", found the end"),
+            Some(found) => write!(out, ", found {found:?}")?,
+            None => out.write_str(", found the end")?,
+        }
+        match &self.meant {
+            Some(meant) => {
+                let in_shell = match meant.contains(['"', '$', '`', '\\', '!']) {
+                    false => format!("\"{meant}\""),
+                    true => shell::quote(meant.as_ref()).to_string_lossy().into_owned(),
+                };
+                write!(out, "; write {meant}, which in a shell is {in_shell}")
+            }
+            None => Ok(()),
         }
     }
 }

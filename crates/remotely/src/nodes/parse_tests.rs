@@ -137,6 +137,37 @@ fn errors_point_at_the_place() {
 }
 
 #[test]
+fn a_command_of_several_words_is_never_taken_for_several_hosts() {
+    for text in [
+        "command:lxc exec web",
+        "command:lxc\texec web",
+        "a,gw+command:x y",
+        "(command:x 'y')",
+        "command:x y!z",
+        "command:x (a)",
+    ] {
+        let error = parse(text).expect_err(text);
+        assert_eq!(error.expected, "quotes around a command of several words", "{text}");
+    }
+    let error = parse("web1, command:lxc exec web --, db").unwrap_err().to_string();
+    assert!(
+        error.ends_with(r#"; write 'command:lxc exec web --', which in a shell is "'command:lxc exec web --'""#),
+        "{error}"
+    );
+    assert_eq!(names("'command:lxc exec web' a").join("|"), "command:lxc exec web|a");
+    assert_eq!(names("command:in-vm , a").join("|"), "command:in-vm|a");
+    assert_eq!(names("(command:in-vm )").join("|"), "command:in-vm");
+    for text in ["kubectl:-l a=b,c=d", "kubectl:-l a!=b", "kubectl:-l a in (b,c)", "x kubectl:-l a notin (b)"] {
+        let error = parse(text).expect_err(text);
+        assert!(error.expected.starts_with("quotes around a selector"), "{text}");
+    }
+    for text in ["kubectl:-l a=b,web1", "kubectl:-l a=b inner", "kubectl:-l a=b,kubectl:-l=c", "kubectl:-l a=b ! web1"]
+    {
+        assert!(parse(text).is_ok(), "{text}");
+    }
+}
+
+#[test]
 fn what_is_no_target_is_refused_with_its_name() {
     for text in ["a=b c;d", "web[1-2]:99999", "::1", "{,a}", "'a b'", "nosuch:[1-2]x"] {
         assert!(matches!(text.parse::<NodeSet>(), Err(NodeError::Target { .. })), "{text}");

@@ -45,6 +45,8 @@ use self::flow::{Finished, Flow};
 use self::inherited::Here;
 use self::outcome::RunError;
 use self::signal::Signals;
+#[cfg(feature = "cli")]
+pub(crate) use self::signal::{block_terminal_output, die};
 use self::stats::Times;
 use self::store::Store;
 use self::streams::Locals;

@@ -171,6 +171,11 @@ pub(super) fn block_all() {
     mask(libc::SIG_SETMASK, u64::MAX);
 }
 
+/// Lets this thread, and those that it starts, write to the terminal and give it to others, from the background too.
+pub(crate) fn block_terminal_output() {
+    mask(libc::SIG_BLOCK, bit(libc::SIGTTOU));
+}
+
 fn mask(how: i32, signals: u64) {
     // SAFETY: the set is initialised by sigemptyset; the call changes the mask of this thread only.
     unsafe {
@@ -186,7 +191,7 @@ fn mask(how: i32, signals: u64) {
 }
 
 /// Dies of `signal`, as the command did, and its process group too if `group`. Returns only if the signal does not kill.
-pub(super) fn die(signal: i32, group: bool) {
+pub(crate) fn die(signal: i32, group: bool) {
     // SAFETY: plain system calls on this process. No core file: the memory of this process is not that of the command.
     unsafe {
         let no_core = libc::rlimit { rlim_cur: 0, rlim_max: 0 };

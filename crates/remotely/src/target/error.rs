@@ -71,6 +71,14 @@ pub enum TargetError {
         /// What stood before the colon.
         scheme: String,
     },
+    /// `slurm:JOB`, which stands for several hosts, or for one that there is not yet.
+    #[error(
+        "in {hop:?}, slurm: is no way to one host: `remotely exec {hop} -- ...` goes to all nodes of a job, srun:JOB/NODE to one of them, `remotely slurm: -- ...` asks for a new one (a host of that name is ssh:{hop})"
+    )]
+    Slurm {
+        /// The hop.
+        hop: String,
+    },
     /// Something after the colon of a transport that takes nothing.
     #[error("in {hop:?}, {scheme}: takes nothing after the colon (a host of that name is ssh:{hop})")]
     NoArgument {

@@ -79,6 +79,8 @@ fn parse_hop(hop: &str, target: &str) -> Result<Hop, TargetError> {
             _ => Err(TargetError::Argument { hop: hop.into(), wanted: "user, or nothing," }),
         },
         "command" => parse_command(rest, hop),
+        // Of a host of that name this would be a port.
+        "slurm" => Err(TargetError::Slurm { hop: hop.into() }),
         // `::1`, `fe80::1`
         _ if rest.contains(':') => Err(TargetError::Brackets { hop: hop.into() }),
         _ if rest.is_empty() || rest.bytes().all(|byte| byte.is_ascii_digit()) => parse_ssh(hop, hop),
@@ -184,7 +186,8 @@ pub(super) fn checked(name: &str, part: Part, hop: &str) -> Result<String, Targe
     let misplaced = match part {
         // A user may hold an `@` (ssh takes the last one) and no colon, a host the one in brackets and not the other.
         Part::User => &[':', '/'][..],
-        Part::Host => &['@', '/'],
+        // Several hosts are a node set.
+        Part::Host => &['@', '/', ','],
         // `registry:5000/name:tag@sha256:...`
         Part::Image => &[],
         // A node is one node, and the name of a namespace is one of a file.

@@ -87,6 +87,21 @@ pub(crate) fn uses_terminal(target: &Target) -> bool {
     }
 }
 
+/// Whether the whole way is on this machine, so that its pipe is as fast as memory.
+pub(crate) fn is_of_here(target: &Target) -> bool {
+    let elsewhere = |names: &[&str]| {
+        let set = |name: &&str| std::env::var(name).is_ok_and(|value| !value.is_empty() && !value.starts_with("unix:"));
+        names.iter().any(set)
+    };
+    target.hops().iter().all(|hop| match hop {
+        Hop::Local | Hop::Sudo { .. } | Hop::Su { .. } | Hop::Nsenter { .. } | Hop::Netns { .. } => true,
+        Hop::Machine { .. } | Hop::Systemd { .. } => true,
+        Hop::Docker { .. } | Hop::DockerRun { .. } => !elsewhere(&["DOCKER_HOST", "DOCKER_CONTEXT"]),
+        Hop::Podman { .. } | Hop::PodmanRun { .. } => !elsewhere(&["CONTAINER_HOST", "CONTAINER_CONNECTION"]),
+        Hop::Ssh(_) | Hop::Srun { .. } | Hop::Kubectl { .. } | Hop::Command { .. } => false,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -118,6 +133,21 @@ mod tests {
                 r"exec sudo -n -H -- sh -c 'echo it'\''s'",
             ]
         );
+    }
+
+    #[test]
+    fn a_way_that_leaves_this_machine_anywhere_is_not_of_here() {
+        for (target, expected) in [
+            ("local:", true),
+            ("sudo:web+nsenter:7+netns:blue", true),
+            ("machine:box+su", true),
+            ("sudo+host", false),
+            ("host+sudo", false),
+            ("srun:n1", false),
+            ("command:x", false),
+        ] {
+            assert_eq!(is_of_here(&target.parse().unwrap()), expected, "{target}");
+        }
     }
 
     #[test]

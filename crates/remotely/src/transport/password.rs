@@ -53,6 +53,7 @@ pub(super) fn repeated(hop: usize, program: &str) -> String {
 pub(super) struct Marks {
     /// What may be the beginning of one.
     held: Vec<u8>,
+    prompt: Prompt,
 }
 
 impl Marks {
@@ -66,9 +67,10 @@ impl Marks {
             {
                 hops.push(hop);
                 self.held.clear();
+                self.prompt = Prompt { awaited: true, held: Vec::new() };
             }
             while !self.held.is_empty() && !self.may_be_mark() {
-                rest.push(self.held.remove(0));
+                self.prompt.pass(self.held.remove(0), &mut rest);
             }
         }
         (rest, hops)
@@ -76,7 +78,9 @@ impl Marks {
 
     /// What is held at the end of the stream: no mark.
     pub(super) fn rest(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.held)
+        let mut rest = self.prompt.rest();
+        rest.append(&mut self.held);
+        rest
     }
 
     fn hop(&self) -> Option<usize> {
@@ -89,6 +93,38 @@ impl Marks {
             Some(number) => number.len() <= DIGITS && number.iter().all(u8::is_ascii_digit),
             None => BEGIN.starts_with(&self.held),
         }
+    }
+}
+
+/// What su asks in words of its own, behind the mark that asks for it, and what it says where the answer was wrong: the next mark says
+/// that as well. Left out.
+#[derive(Debug, Default)]
+struct Prompt {
+    awaited: bool,
+    /// What may be the beginning of it.
+    held: Vec<u8>,
+}
+
+impl Prompt {
+    const ASKS: &[u8] = b"Password: ";
+    /// Of util-linux and shadow, and of busybox.
+    const REFUSES: [&[u8]; 2] = [b"Password: su: Authentication failure\n", b"Password: \nsu: incorrect password\n"];
+
+    fn pass(&mut self, byte: u8, rest: &mut Vec<u8>) {
+        if !self.awaited {
+            return rest.push(byte);
+        }
+        self.held.push(byte);
+        if Self::REFUSES.contains(&self.held.as_slice()) {
+            *self = Self::default();
+        } else if !Self::REFUSES.iter().any(|refusal| refusal.starts_with(&self.held)) {
+            rest.extend(self.rest());
+        }
+    }
+
+    fn rest(&mut self) -> Vec<u8> {
+        let Self { held, .. } = std::mem::take(self);
+        held.strip_prefix(Self::ASKS).map_or_else(|| held.clone(), <[u8]>::to_vec)
     }
 }
 
@@ -113,6 +149,25 @@ mod tests {
             assert_eq!(hops, [0, 12, 3], "{size}");
             let expected = "ab\x01remotely-passage\x01\x01remotely-password 99999\x02\x01";
             assert_eq!(String::from_utf8_lossy(&rest), expected, "{size}");
+        }
+    }
+    #[test]
+    fn the_prompt_of_su_itself_is_left_out() {
+        let mark = "\x01remotely-password 1\x02";
+        let table = [
+            (format!("{mark}Password: su: Authentication failure\n{mark}Password: su: gone\n"), "su: gone\n"),
+            (format!("{mark}Password: \nsu: incorrect password\nx"), "x"),
+            (format!("{mark}Password: "), ""),
+            (format!("{mark}Passage"), "Passage"),
+            ("Password: su: Authentication failure\n".to_owned(), "Password: su: Authentication failure\n"),
+        ];
+        for (text, expected) in table {
+            for size in [1, 7, 100] {
+                let mut marks = Marks::default();
+                let mut rest: Vec<u8> = text.as_bytes().chunks(size).flat_map(|piece| marks.pass(piece).0).collect();
+                rest.extend(marks.rest());
+                assert_eq!(String::from_utf8_lossy(&rest), expected, "{text:?}");
+            }
         }
     }
 }

@@ -94,7 +94,7 @@ impl SshWay {
         }
         if value("connecttimeout").is_none_or(|value| value == "none") {
             // So that it is ssh that gives up, who can say that nothing was begun.
-            opts.extend(["-o", "ConnectTimeout=8"].map(Into::into));
+            opts.extend(["-o", "ConnectTimeout=15"].map(Into::into));
         }
         Some(Self {
             opts,

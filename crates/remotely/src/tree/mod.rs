@@ -22,21 +22,24 @@ use self::keys::Keys;
 use self::known::KnownHosts;
 use self::lend::Lent;
 use self::relay::{Failed, Order, Relayed};
-use crate::bootstrap::{self, Connected};
+use crate::bootstrap::{self, ConnectError, Connected};
 use crate::options::{ConnectOptions, Errors};
 use crate::target::Hop;
 use crate::transport::spawn::Process;
 use crate::tunnel::ErrorKind;
 use crate::{Error, Tunnel};
 
-/// How long a gateway may take to be connected to, and a host to answer it.
+/// How long a gateway may take to be connected to.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a host may take to answer its gateway. One that is given up then may have begun what it was to do, and is not tried again:
+/// what is dead is for ssh to find, sooner.
+const ANSWER: Duration = Duration::from_secs(30);
 /// So long a gateway that failed is not tried again.
 const PAUSE: Duration = Duration::from_secs(30);
 /// How many gateways are tried for one host.
 const TRIES: usize = 3;
 /// Ways that one gateway opens at once.
-const AT_ONCE: usize = 16;
+const AT_ONCE: usize = 8;
 /// Processes of ssh at once that say what its configuration makes of a host.
 const ASKED_AT_ONCE: usize = 8;
 
@@ -68,7 +71,8 @@ enum Denied {
 struct Gateway {
     tunnel: Tunnel,
     lent: Baton<Option<Arc<Lent>>>,
-    failed: Mutex<Option<Instant>>,
+    /// When, and why.
+    failed: Mutex<Option<(Instant, Error)>>,
     room: Semaphore,
 }
 
@@ -163,41 +167,47 @@ impl Branch {
                 target: options.target.to_string(),
                 ssh_opts: way.opts,
                 known_hosts: about.lines,
-                limit: options.timeout.unwrap_or(PATIENCE),
+                limit: options.timeout.unwrap_or(ANSWER),
                 flight,
             };
-            let gateways = tree.gateways.iter().cycle().skip(self.first).take(tree.gateways.len());
-            for gateway in gateways.filter(|gateway| !gateway.is_paused()).take(TRIES) {
+            let gateways = || tree.gateways.iter().cycle().skip(self.first).take(tree.gateways.len());
+            for gateway in gateways().filter(|gateway| gateway.failure().is_none()).take(TRIES) {
+                let name = || gateway.tunnel.host().to_owned();
                 match gateway.relay(keys, &order, &options.errors).await {
                     Ok(relayed) => return Ok(relayed),
-                    Err(Failed::Gateway(error)) => why = Some((gateway, error.to_string())),
+                    Err(Failed::Gateway(error)) => why = Some(gateway.unreached(&error)),
                     Err(Failed::Host(text)) => {
                         tracing::info!(host = order.target, gateway = gateway.tunnel.host(), text, "not reached");
-                        why = Some((gateway, text));
+                        why = Some(ErrorKind::Gateway { gateway: name(), why: text });
                         break;
                     }
                     Err(Failed::Begun(why)) => {
-                        let gateway = gateway.tunnel.host().to_owned();
-                        return Err(Denied::Over(ErrorKind::Gateway { gateway, why }));
+                        return Err(Denied::Over(ErrorKind::Gateway { gateway: name(), why }));
                     }
                 }
             }
+            // None was tried: all have failed lately.
+            why = why.or_else(|| gateways().find_map(|gateway| Some(gateway.unreached(&gateway.failure()?))));
         }
         if let Some(direct) = &tree.direct {
             return Err(Denied::Direct(direct.clone().acquire_owned().await.ok()));
         }
-        let (gateway, why) = match why {
-            Some((gateway, why)) => (gateway, why),
-            None => (&tree.gateways[self.first], "there is no way from it that ssh's configuration allows".to_owned()),
-        };
-        Err(Denied::Over(ErrorKind::Gateway { gateway: gateway.tunnel.host().to_owned(), why }))
+        Err(Denied::Over(why.unwrap_or_else(|| ErrorKind::Gateway {
+            gateway: self.gateway().to_owned(),
+            why: "there is no way from it that ssh's configuration allows".to_owned(),
+        })))
     }
 }
 
 impl Gateway {
-    fn is_paused(&self) -> bool {
-        let failed = *self.failed.lock().unwrap_or_else(PoisonError::into_inner);
-        failed.is_some_and(|when| when.elapsed() < PAUSE)
+    /// Why it is not to be tried now.
+    fn failure(&self) -> Option<Error> {
+        let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        failed.as_ref().filter(|(when, _)| when.elapsed() < PAUSE).map(|(_, error)| error.clone())
+    }
+
+    fn unreached(&self, error: &Error) -> ErrorKind {
+        ErrorKind::NoGateway { gateway: self.tunnel.host().to_owned(), why: error.why() }
     }
 
     async fn relay(&self, keys: &Arc<Keys>, order: &Order, errors: &Errors) -> Result<Relayed, Failed> {
@@ -206,18 +216,19 @@ impl Gateway {
         relay::reach(&self.tunnel, &lent, order.clone(), errors).await
     }
 
-    /// What is lent, over the link that there is, or a new one. Who has waited for one that failed does not try once more.
+    /// What is lent, over the link that there is, or a new one. Who has waited for one that failed does not try once more, and hears
+    /// why it did.
     async fn lent(&self, keys: &Arc<Keys>) -> Result<Arc<Lent>, Error> {
         let mut slot = self.lent.lock().await;
         if let Some(lent) = slot.as_ref().filter(|lent| lent.lasts()) {
             return Ok(lent.clone());
         }
-        if self.is_paused() {
-            return Err(Error::new(self.tunnel.host(), ErrorKind::Timeout(PATIENCE)));
+        if let Some(error) = self.failure() {
+            return Err(error);
         }
         let lent = self.lend(keys).await.inspect_err(|error| {
             tracing::info!(%error, "a gateway failed");
-            *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+            *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), error.clone()));
         })?;
         Ok(slot.insert(Arc::new(lent)).clone())
     }
@@ -229,7 +240,10 @@ impl Gateway {
                 Ok(connected) => break connected?,
                 // That takes as long as the way is slow, or as somebody types.
                 Err(_) if self.tunnel.was_untimed() => {}
-                Err(_) => return Err(Error::new(self.tunnel.host(), ErrorKind::Timeout(PATIENCE))),
+                Err(_) => {
+                    let silent = ConnectError::Silent { target: self.tunnel.target().to_string(), limit: PATIENCE };
+                    return Err(Error::new(self.tunnel.host(), ErrorKind::Connect(Arc::new(silent))));
+                }
             }
         }
         lend::to(&self.tunnel, keys.clone()).await

@@ -121,19 +121,23 @@ async fn relay(
     if text.is_empty() { Ok(()) } else { Err(Refused { text, begun: true }) }
 }
 
-/// Passes bytes on both ways until nothing comes any more on one of them.
+/// Passes bytes on both ways until nothing comes any more on one of them. Who takes no more may still have said something, so that
+/// ends nothing by itself.
 async fn pass(mut reader: PipeReader, writer: &mut PipeWriter, mut into: Receiver<Bytes>, out: Sender<Bytes>) {
     let to_pipe = async {
         while let Ok(Some(bytes)) = into.recv().await {
             if writer.write_all(bytes).await.is_err() {
-                break;
+                std::future::pending::<()>().await;
             }
         }
     };
     let from_pipe = async move {
         while let Ok(bytes) = reader.read().await {
-            if bytes.is_empty() || out.send(bytes).await.is_err() {
+            if bytes.is_empty() {
                 break;
+            }
+            if out.send(bytes).await.is_err() {
+                std::future::pending::<()>().await;
             }
         }
     };
@@ -200,5 +204,41 @@ impl KnownFile {
 impl Drop for KnownFile {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn last_words_of_who_takes_no_more_are_passed_on() {
+        for _ in 0..20 {
+            let (link, reader, mut writer) = pipe().unwrap();
+            let (from_host, into) = channel();
+            let (out, mut to_host) = channel();
+            rustix::io::write(&link.writer, b"goodbye").unwrap();
+            drop(link);
+            from_host.send(Bytes::from_static(b"an ack")).await.unwrap();
+            pass(reader, &mut writer, into, out).await;
+            assert_eq!(to_host.recv().await, Ok(Some(Bytes::from_static(b"goodbye"))));
+            assert_eq!(to_host.recv().await, Ok(None));
+        }
+    }
+
+    #[tokio::test]
+    async fn last_words_for_who_speaks_to_nobody_any_more_are_passed_on() {
+        let (agent, reader, mut writer) = pipe().unwrap();
+        let (from_client, into) = channel();
+        let (out, to_client) = channel();
+        drop(to_client);
+        rustix::io::write(&agent.writer, b"an ack").unwrap();
+        let passing = tokio::spawn(async move { pass(reader, &mut writer, into, out).await });
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        from_client.send(Bytes::from_static(b"goodbye")).await.unwrap();
+        drop(from_client);
+        passing.await.unwrap();
+        let mut said = [0; 16];
+        assert_eq!(rustix::io::read(&agent.reader, &mut said), Ok(7));
     }
 }

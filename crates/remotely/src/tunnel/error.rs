@@ -1,7 +1,7 @@
 //! Why something asked of a host came to nothing.
 
 use std::error::Error as StdError;
-use std::fmt;
+use std::fmt::{self, Write};
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +15,8 @@ use crate::bootstrap::ConnectError;
 
 /// Why something asked of a host came to nothing: which host, and what happened.
 ///
-/// As text it is one line with the host's name. What caused it there is its chain of [`source`](StdError::source)s, as if the error
+/// As text it is one line with the host's name: control characters of what the host said are escaped, and
+/// [`kind`](Self::kind) has them. What caused it there is its chain of [`source`](StdError::source)s, as if the error
 /// were of here.
 #[derive(Debug, Clone)]
 pub struct Error(Box<Inner>);
@@ -41,6 +42,13 @@ pub enum ErrorKind {
         /// What it says, or what happened to it.
         why: String,
     },
+    /// The host from which this one was to be reached could not be reached itself.
+    NoGateway {
+        /// What the tunnel to that one calls it.
+        gateway: String,
+        /// Why not.
+        why: String,
+    },
     /// The tunnel would be deeper than allowed.
     Depth {
         /// How many links are allowed.
@@ -59,7 +67,7 @@ pub enum ErrorKind {
     },
     /// The tunnel was closed before an answer came.
     Closed,
-    /// No answer within this time. The call has been cancelled.
+    /// Not done within this time. The call has been cancelled.
     Timeout(Duration),
     /// The arguments cannot be sent.
     Encode(String),
@@ -168,6 +176,21 @@ impl Error {
         }
     }
 
+    /// What happened and its causes, without the host's name in front, and with the last that ssh said of it.
+    #[cfg(feature = "tree")]
+    pub(crate) fn why(&self) -> String {
+        let text = chain(self);
+        let text = text.strip_prefix(&format!("{}: ", self.0.host)).unwrap_or(&text);
+        let last = match &self.0.kind {
+            ErrorKind::Connect(error) => error.stderr().trim_end().lines().next_back(),
+            _ => None,
+        };
+        match last {
+            Some(last) if !text.contains(last.trim()) => format!("{text}: {}", last.trim()),
+            _ => text.to_owned(),
+        }
+    }
+
     /// What the user can do, in one line.
     pub fn hint(&self) -> Option<String> {
         match &self.0.kind {
@@ -182,10 +205,14 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let out = &mut OneLine(out);
         let host = &self.0.host;
         match &self.0.kind {
             ErrorKind::Connect(error) => write!(out, "{host}: {error}"),
             ErrorKind::Gateway { gateway, why } => write!(out, "{host}: {gateway} could not reach it: {why}"),
+            ErrorKind::NoGateway { gateway, why } => {
+                write!(out, "{gateway}, the gateway of {host}, could not be reached: {why}")
+            }
             ErrorKind::Depth { limit, path } => {
                 write!(out, "depth limit of {limit} exceeded at {}", path.join(" -> "))
             }
@@ -200,7 +227,7 @@ impl fmt::Display for Error {
                 }
             }
             ErrorKind::Closed => write!(out, "{host}: the tunnel was closed"),
-            ErrorKind::Timeout(limit) => write!(out, "{host}: no answer within {} s", limit.as_secs_f32()),
+            ErrorKind::Timeout(limit) => write!(out, "{host}: not done within {} s", limit.as_secs_f32()),
             ErrorKind::Encode(why) => write!(out, "{host}: the arguments cannot be sent: {why}"),
             ErrorKind::Decode(why) => write!(out, "{host}: what came back is not the value of the function: {why}"),
             ErrorKind::Unknown(why) => write!(out, "{host}: {why}"),
@@ -210,6 +237,22 @@ impl fmt::Display for Error {
             #[cfg(feature = "copy")]
             ErrorKind::Copy(error) => write!(out, "{host}: {error}"),
         }
+    }
+}
+
+/// Writes on, with control characters escaped: what a host says moves no cursor, and forges no line.
+struct OneLine<'a, W>(&'a mut W);
+
+impl<W: Write> Write for OneLine<'_, W> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for piece in text.split_inclusive(char::is_control) {
+            let plain = piece.trim_end_matches(char::is_control);
+            self.0.write_str(plain)?;
+            for control in piece[plain.len()..].chars() {
+                write!(self.0, "{}", control.escape_debug())?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -245,12 +288,29 @@ impl Cause {
 
 impl fmt::Display for Cause {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(&self.message)
+        OneLine(out).write_str(&self.message)
     }
 }
 
 impl StdError for Cause {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.cause.as_deref().map(|cause| cause as _)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_one_line_whatever_its_host_said() {
+        let failure = Failure {
+            chain: vec!["\x1b]0;title\x07".into(), "tab\tkept apart".into()],
+            ..Failure::new(FailureKind::Error, "one\ntwo\r\n\n")
+        };
+        let error = Error::new("web1", ErrorKind::failed(failure, String::new()));
+        assert_eq!(error.to_string(), r"web1: one\ntwo\r\n\n");
+        assert_eq!(chain(&error), r"web1: one\ntwo\r\n\n: \u{1b}]0;title\u{7}: tab\tkept apart");
+        assert!(matches!(error.kind(), ErrorKind::Failed(told) if told.message == "one\ntwo\r\n\n"));
     }
 }

@@ -2,6 +2,8 @@
 
 mod error;
 mod lines;
+#[cfg(feature = "cli")]
+mod reached;
 mod session;
 mod steps;
 #[cfg(feature = "copy")]
@@ -17,6 +19,8 @@ use remotely_call::{CallError, Remote, here};
 
 pub use self::error::{Error, ErrorKind, chain};
 pub use self::lines::{Line, OnLine};
+#[cfg(feature = "cli")]
+pub(crate) use self::reached::Reached;
 use self::session::Session;
 #[cfg(feature = "copy")]
 pub use self::transfer::Transfer;
@@ -63,6 +67,14 @@ impl Tunnel {
     pub fn new(target: Target) -> Self {
         let host = host_of(&target);
         let connect = ConnectOptions { agent: AgentKind::Tunnel, progress: false, ..ConnectOptions::new(target) };
+        Self::with(Settings { host, connect, through: None, depth_limit: None, on_line: lines::shown() })
+    }
+
+    /// The same by what the command line says.
+    #[cfg(feature = "cli")]
+    pub(crate) fn of(connect: ConnectOptions) -> Self {
+        let host = host_of(&connect.target);
+        let connect = ConnectOptions { agent: AgentKind::Tunnel, ..connect };
         Self::with(Settings { host, connect, through: None, depth_limit: None, on_line: lines::shown() })
     }
 

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::BytesMut;
 use remotely_call::{CallError, Caller, Doors, Line as Printed, Remote};
 use remotely_proto::call::Open;
-use remotely_session::{End, Incoming, Link, LinkBuilder, Service, Settings, Stream, reset};
+use remotely_session::{End, Incoming, Link, LinkBuilder, Offer, Service, Settings, Stream, reset};
 use tokio::sync::{Notify, watch};
 
 use super::error::ErrorKind;
@@ -87,7 +87,7 @@ impl Session {
     }
 
     /// The link; it may have no pipe yet.
-    #[cfg(feature = "copy")]
+    #[cfg(any(feature = "copy", feature = "cli"))]
     pub(super) fn link(&self) -> &Link {
         &self.link
     }
@@ -194,7 +194,15 @@ impl Session {
             Ok(connected) => connected,
             Err(why) => return self.over(why),
         };
-        tokio::spawn(take(incoming, doors, self.caller.clone(), self.lines.clone(), Arc::new(shown)));
+        let taking = Taking {
+            doors,
+            caller: self.caller.clone(),
+            lines: self.lines.clone(),
+            shown: Arc::new(shown),
+            #[cfg(feature = "net")]
+            exit: options.exit,
+        };
+        tokio::spawn(taking.take(incoming));
         if link.linked().await.is_ok() {
             self.stage.send_replace(Stage::Up);
         }
@@ -222,22 +230,36 @@ impl Session {
 }
 
 /// Takes the streams that the agent opens.
-async fn take(
-    mut incoming: Incoming,
+struct Taking {
     doors: Arc<Doors>,
     caller: Option<Caller>,
     lines: Arc<Lines>,
     shown: Arc<watch::Sender<u64>>,
-) {
-    while let Some(offer) = incoming.next().await {
-        if offer.service != Service::CALL {
-            offer.refuse(reset::REFUSED);
-            continue;
+    #[cfg(feature = "net")]
+    exit: Option<remotely_net::forward::Exit>,
+}
+
+impl Taking {
+    async fn take(self, mut incoming: Incoming) {
+        while let Some(offer) = incoming.next().await {
+            match offer.service {
+                Service::CALL => self.called(offer),
+                #[cfg(feature = "net")]
+                Service::NET if self.exit.is_some() => {
+                    self.exit.clone().map(|exit| tokio::spawn(exit.serve(offer)));
+                }
+                _ => offer.refuse(reset::REFUSED),
+            }
         }
-        match (minicbor::decode(&offer.body), &caller) {
+    }
+
+    fn called(&self, offer: Offer) {
+        match (minicbor::decode(&offer.body), &self.caller) {
             (Ok(Open::Answer { call }), Some(caller)) => caller.take_answer(call, offer.stream),
-            (Ok(Open::Channel), _) => doors.offer_channel(offer),
-            (Ok(Open::Output), _) => drop(tokio::spawn(print(offer.stream, lines.clone(), shown.clone()))),
+            (Ok(Open::Channel), _) => self.doors.offer_channel(offer),
+            (Ok(Open::Output), _) => {
+                tokio::spawn(print(offer.stream, self.lines.clone(), self.shown.clone()));
+            }
             _ => offer.refuse(reset::REFUSED),
         }
     }

@@ -1,0 +1,195 @@
+//! What would be left behind by a helper that was killed: written down before it is done, undone by the next one. A file for each
+//! instance of a network namespace, locked by who works on it. Tables that go with their owner need none of it.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _, Seek as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::FlockOperation;
+
+use super::apply;
+use crate::hosts;
+use crate::rules::{Plan, Step};
+
+/// Why a journal cannot be kept.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum JournalError {
+    /// It cannot be opened, or written.
+    #[error("{}: can't be written", path.display())]
+    Write {
+        /// The journal.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Somebody works on this instance.
+    #[error("port {instance} is in use by another remotely (or what it left behind is just being undone)")]
+    Used {
+        /// Its port.
+        instance: u16,
+    },
+}
+
+/// The journal of one instance; it is ours until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Journal {
+    file: File,
+    path: PathBuf,
+}
+
+impl Journal {
+    /// Takes the instance.
+    pub(crate) fn open(place: &Path, instance: u16) -> Result<Self, JournalError> {
+        let path = place.join(format!("{}{instance}", prefix()));
+        let failed = |source| JournalError::Write { path: path.clone(), source };
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(place);
+        made.and_then(|()| ours(place)).map_err(failed)?;
+        let mut options = OpenOptions::new();
+        let file =
+            options.read(true).write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(failed)?;
+        if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+            return Err(JournalError::Used { instance });
+        }
+        // Whoever has mended it meanwhile has removed the file under our hands.
+        let same = fs::metadata(&path).is_ok_and(|there| file.metadata().is_ok_and(|here| here.ino() == there.ino()));
+        if same { Ok(Self { file, path }) } else { Err(JournalError::Used { instance }) }
+    }
+
+    /// Writes down how to undo a plan, and that lines of this port may be in the hosts file.
+    pub(crate) fn note(&mut self, plan: &Plan, hosts: Option<u16>) -> Result<(), JournalError> {
+        let mut text = format!("net {}\n", network());
+        let undo = plan.undo.iter().map(|step| ("undo", step));
+        for (when, step) in undo.chain(plan.release.iter().map(|step| ("release", step))) {
+            text.push_str(&format!("{when} {}\n", write(step)));
+        }
+        if let Some(port) = hosts {
+            text.push_str(&format!("hosts {port}\n"));
+        }
+        self.rewrite(&text)
+    }
+
+    /// Only the kill switch is left; or nothing, and the file goes.
+    pub(crate) fn end(mut self, keep: bool) -> Result<(), JournalError> {
+        let left = if keep { self.left() } else { String::new() };
+        if left.is_empty() {
+            return fs::remove_file(&self.path)
+                .map_err(|source| JournalError::Write { path: self.path.clone(), source });
+        }
+        self.rewrite(&left)
+    }
+
+    /// The steps that lift a kill switch which an earlier helper of this instance has left.
+    pub(crate) fn releases(&mut self) -> Vec<Step> {
+        let text = self.text();
+        if stands_here(&text) { steps(&text, "release") } else { Vec::new() }
+    }
+
+    fn left(&mut self) -> String {
+        let text = self.text();
+        let lines = text.lines().filter(|line| line.starts_with("net ") || line.starts_with("release "));
+        let left: String = lines.map(|line| format!("{line}\n")).collect();
+        if left.lines().count() > 1 { left } else { String::new() }
+    }
+
+    fn text(&mut self) -> String {
+        let mut text = String::new();
+        // One that cannot be read has nothing that could be undone.
+        let _ = self.file.rewind();
+        let _ = self.file.read_to_string(&mut text);
+        text
+    }
+
+    fn rewrite(&mut self, text: &str) -> Result<(), JournalError> {
+        let written =
+            self.file.rewind().and_then(|()| self.file.set_len(0)).and_then(|()| self.file.write_all(text.as_bytes()));
+        written.map_err(|source| JournalError::Write { path: self.path.clone(), source })
+    }
+}
+
+/// Undoes what dead helpers of this network namespace have left, but for kill switches.
+pub(crate) fn mend(place: &Path, hosts_file: &Path) {
+    for mut journal in dead(place) {
+        let text = journal.text();
+        if !stands_here(&text) {
+            // One that was begun and not written is nobody's; what stands in another namespace is not ours to undo.
+            if text.is_empty() {
+                let _ = journal.end(false);
+            }
+            continue;
+        }
+        steps(&text, "undo").iter().for_each(|step| drop(apply::run(step)));
+        for port in text.lines().filter_map(|line| line.strip_prefix("hosts ")?.parse().ok()) {
+            // A hosts file that cannot be written now could not be written then.
+            let _ = hosts::restore(hosts_file, port);
+        }
+        let _ = journal.end(true);
+    }
+}
+
+/// Lifts the kill switches that dead helpers of this network namespace have left. Called when other rules stand.
+pub(crate) fn take_over(place: &Path) {
+    for mut journal in dead(place) {
+        let releases = journal.releases();
+        if !releases.is_empty() {
+            releases.iter().for_each(|step| drop(apply::run(step)));
+            let _ = journal.end(false);
+        }
+    }
+}
+
+/// The journals that nobody works on.
+fn dead(place: &Path) -> Vec<Journal> {
+    if ours(place).is_err() {
+        return Vec::new();
+    }
+    let names =
+        fs::read_dir(place).into_iter().flatten().flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    let prefix = prefix();
+    names.filter_map(|name| Journal::open(place, name.strip_prefix(&prefix)?.parse().ok()?).ok()).collect()
+}
+
+/// Of the journals of this network namespace: each has ports of its own.
+fn prefix() -> String {
+    let number: String = network().chars().filter(char::is_ascii_digit).collect();
+    format!("firewall-{number}-")
+}
+
+/// What is written there is carried out by root.
+fn ours(place: &Path) -> io::Result<()> {
+    let there = fs::symlink_metadata(place)?;
+    let safe = there.is_dir() && there.uid() == rustix::process::geteuid().as_raw() && there.mode() & 0o022 == 0;
+    if safe {
+        Ok(())
+    } else {
+        Err(io::Error::new(io::ErrorKind::PermissionDenied, "belongs to others, or they may write to it"))
+    }
+}
+
+/// The network namespace of this process, in which rules stand or don't.
+fn network() -> String {
+    fs::read_link("/proc/thread-self/ns/net").map_or_else(|_| "unknown".into(), |link| link.display().to_string())
+}
+
+fn stands_here(text: &str) -> bool {
+    text.lines().next() == Some(&format!("net {}", network()))
+}
+
+/// One line: words with tabs between, line ends as `\n`.
+fn write(step: &Step) -> String {
+    match step {
+        Step::Nft { text, .. } => format!("nft\t{}", text.replace('\n', "\\n")),
+        Step::Run { argv, .. } => argv.join("\t"),
+    }
+}
+
+fn steps(text: &str, when: &str) -> Vec<Step> {
+    let lines =
+        text.lines().filter_map(|line| line.split_once(' ').filter(|(word, _)| *word == when).map(|(_, step)| step));
+    let read = |line: &str| match line.strip_prefix("nft\t") {
+        Some(text) => Step::Nft { text: text.replace("\\n", "\n"), held: false },
+        None => Step::Run { argv: line.split('\t').map(str::to_owned).collect(), input: String::new() },
+    };
+    lines.map(read).collect()
+}

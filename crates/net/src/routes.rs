@@ -1,0 +1,59 @@
+//! Which networks a machine reaches by routes of its own (`--auto-nets`): asked of the kernel by netlink. Run on the dial side.
+
+use std::io;
+use std::net::IpAddr;
+
+use crate::netlink::{DUMP, Netlink, attribute};
+use crate::subnet::{Family, Subnet};
+
+const GET_ROUTE: u16 = 26;
+const DESTINATION: u16 = 1;
+const TABLE: u16 = 15;
+const MAIN: u32 = 254;
+const UNICAST: u8 = 1;
+/// `struct rtmsg`.
+const FIXED: usize = 12;
+
+/// Networks of the main routing table, of both families. Not among them: default routes, single addresses, and what leads nowhere
+/// else: loopback, link-local, multicast.
+///
+/// # Errors
+///
+/// The kernel breaks off its answer.
+pub fn routes() -> io::Result<Vec<Subnet>> {
+    let netlink = Netlink::open(None)?;
+    let mut found = Vec::new();
+    for family in [libc::AF_INET, libc::AF_INET6] {
+        let mut question = [0; FIXED];
+        question[0] = u8::try_from(family).unwrap_or_default();
+        let asked = netlink.ask(GET_ROUTE, DUMP, &question, |_, body| found.extend(route(body)));
+        match asked {
+            // A kernel without IPv6.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EOPNOTSUPP)) => {}
+            asked => asked?,
+        }
+    }
+    found.sort_unstable();
+    found.dedup();
+    Ok(found)
+}
+
+fn route(body: &[u8]) -> Option<Subnet> {
+    let (&[_, width, _, _, table, _, _, kind, ..], attributes) = body.split_first_chunk::<FIXED>()?;
+    let table = attribute(attributes, TABLE)
+        .and_then(|table| table.first_chunk())
+        .map_or(u32::from(table), |table| u32::from_ne_bytes(*table));
+    let destination = attribute(attributes, DESTINATION)?;
+    let address: IpAddr = match *destination {
+        [a, b, c, d] => [a, b, c, d].into(),
+        ref six => <[u8; 16]>::try_from(six).ok()?.into(),
+    };
+    let leads = match address {
+        IpAddr::V4(address) => {
+            !address.is_loopback() && !address.is_link_local() && !address.is_multicast() && address.octets()[0] != 0
+        }
+        IpAddr::V6(address) => !address.is_loopback() && !address.is_unicast_link_local() && !address.is_multicast(),
+    };
+    let some = width > 0 && width < Family::of(address).bits();
+    (table == MAIN && kind == UNICAST && some && leads).then(|| Subnet::new(address, width, None))?
+}
