@@ -43,13 +43,6 @@ fn further_pipes(outcome: &Outcome) -> usize {
     outcome.errors().matches("the link has a further pipe").count()
 }
 
-/// Names of control sockets of ours.
-fn sockets() -> Vec<String> {
-    let entries = std::fs::read_dir("/tmp").into_iter().flatten().flatten();
-    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
-    names.filter(|name| name.strip_prefix("remotely-").is_some_and(|nonce| nonce.len() == 16)).collect()
-}
-
 /// Waits until so many further sessions have been joined to the agent, and returns the pids of these processes there.
 fn joined(pair: &Pair, count: usize) -> Vec<u32> {
     let deadline = Instant::now() + LIMIT;
@@ -102,11 +95,13 @@ fn whoever_is_killed_in_the_middle_nothing_stays() {
     for victim in ["remotely", "ssh"] {
         let mut process = start(&pair, "8", "cat; sleep 1000");
         joined(&pair, 7);
+        // Nothing that could be left behind, either.
+        let files: Vec<_> = pair.client.leftovers().into_iter().filter(|left| left.starts_with("here: file")).collect();
+        assert_eq!(files, [""; 0]);
         let of_client = pair.client.processes().into_iter().find(|p| p.name == victim);
         testbed::spawn::send_signal(of_client.expect("it runs").pid, 9);
         process.ended(LIMIT).expect("the client ends");
         println!("{victim}: clean after {:?}", clean(&pair));
-        assert_eq!(sockets(), [""; 0]);
     }
 }
 
@@ -139,5 +134,18 @@ fn the_users_own_connection_is_used_if_there_is_one() {
     assert!(further_pipes(&outcome) > 0 && !outcome.errors().contains("ControlPath"), "{outcome}");
     let closed = pair.here("ssh -O exit far", LIMIT);
     assert_eq!(closed.code(), 0, "{closed}");
+    clean(&pair);
+}
+
+#[test]
+fn an_ssh_that_cannot_listen_where_we_are_connects_without() {
+    let pair = pair(&[]);
+    // As one that is kept in a container, which has other numbers for processes.
+    let config = pair.client.ssh_config().display().to_string();
+    let around = "exec unshare --user --map-current-user --pid --fork --kill-child --mount-proc";
+    pair.client.program("ssh", format!("#!/bin/sh\n{around} /usr/bin/ssh -F {config} \"$@\"\n"));
+    let outcome = fetch(&pair, &["--pipes", "8"]);
+    assert_eq!((outcome.code(), further_pipes(&outcome)), (0, 0), "{outcome}");
+    assert!(outcome.errors().contains("ssh cannot listen"), "{outcome}");
     clean(&pair);
 }
