@@ -99,10 +99,15 @@ pub(crate) async fn reach(
 ) -> Result<Ready, ConnectError> {
     let executable = Arc::new(Executable::open(options.executable.as_deref())?);
     let mut flight = Flight { coming: Some(Box::pin(flight)), bytes: Bytes::new() };
-    match attempt(options, &executable, &mut flight, true).await {
+    let shared = options.width != Width::Exactly(1);
+    match attempt(options, &executable, &mut flight, true, shared).await {
         Err(ConnectError::Ended { status, stderr, explained: None, .. }) if damaged(status.code(), &stderr) => {
             tracing::info!("the host could not execute what it has; sending it again");
-            attempt(options, &executable, &mut flight, false).await
+            attempt(options, &executable, &mut flight, false, false).await
+        }
+        Err(ConnectError::Ended { stderr, .. }) if shared && session::cannot_listen(&stderr) => {
+            tracing::info!("ssh cannot listen for further sessions here; trying without");
+            attempt(options, &executable, &mut flight, true, false).await
         }
         result => result,
     }
@@ -143,11 +148,11 @@ async fn attempt<F: Future<Output = Bytes>>(
     executable: &Arc<Executable>,
     flight: &mut Flight<F>,
     reuse: bool,
+    shared: bool,
 ) -> Result<Ready, ConnectError> {
     let packed = !transport::is_of_here(&options.target);
     let line = line::line(&executable.hash, executable::nonce(), reuse, packed, options.agent);
     let may_ask = options.may_ask();
-    let shared = options.width != Width::Exactly(1);
     let mut connection =
         Connection::plan(&options.target, &options.ssh_opts, executable::nonce(), shared, ciphers::known);
     // Of what is said twice ssh takes the first, the user's.
@@ -175,20 +180,11 @@ async fn attempt<F: Future<Output = Bytes>>(
             }
         }
     };
-    let talked = tokio::select! {
-        biased;
-        talked = talk => talked,
-        never = connection.await_socket() => match never {},
-    };
-    connection.take_socket();
-    match talked {
+    match talk.await {
         Ok((uploaded, unsent)) => {
             terminal.forget();
             if let Some(program) = connection.unknown.take() {
                 ciphers::find_out(program);
-            }
-            if connection.is_shared() {
-                session::sweep();
             }
             let (reader, writer, received) = conversation.into_pipe().map_err(ConnectError::pipe)?;
             let (target, hash) = (options.target.clone(), executable.hash.clone());

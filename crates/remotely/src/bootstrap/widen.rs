@@ -33,7 +33,7 @@ impl Widener {
         tokio::spawn(self.run(pipes));
     }
 
-    async fn run(mut self, pipes: Pipes) {
+    async fn run(self, pipes: Pipes) {
         let (at_once, most) = match self.width {
             Width::Auto => (1, Width::MOST),
             Width::Exactly(pipes) => (pipes, pipes),
@@ -53,7 +53,7 @@ impl Widener {
     }
 
     /// All at once: each takes some round trips.
-    async fn open(&mut self, pipes: &Pipes, more: u8) -> io::Result<()> {
+    async fn open(&self, pipes: &Pipes, more: u8) -> io::Result<()> {
         if more == 0 {
             return Ok(());
         }
@@ -83,7 +83,7 @@ impl Widener {
 async fn open_one(socket: &Path, target: &Target, hash: &Hash, pipes: &Pipes) -> io::Result<()> {
     let refused = || io::Error::other("the agent takes no further pipe");
     let ticket = pipes.ticket().ok_or_else(refused)?;
-    let line = line::line(hash, nonce(), true, AgentKind::Join);
+    let line = line::line(hash, nonce(), true, false, AgentKind::Join);
     let (session, Pipe { reader, writer }) = session::open(socket, target, &line).await?;
     let mut conversation = Conversation::new(reader, writer)?;
     conversation.join(Bytes::copy_from_slice(&ticket.encode())).await?;

@@ -1,16 +1,11 @@
 //! Further sessions of an ssh connection that is there, by its control socket (PROTOCOL.mux of OpenSSH): no process, no login, one
-//! round trip; and where such a socket is while it has a name. Used by [`super::session`]; knows nothing of what the session is for.
+//! round trip. Used by [`super::session`]; knows nothing of what the session is for, nor where the socket comes from.
 
-use std::ffi::OsStr;
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::{Path, PathBuf};
-use std::sync::Once;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
 use std::time::Duration;
-use std::{env, fs, thread};
 
 use remotely_session::Pipe;
 use rustix::fs::{Mode, OFlags};
@@ -29,11 +24,6 @@ const REQUEST: u32 = 0;
 const NO_ESCAPE: u32 = u32::MAX;
 /// No message of ssh is as long.
 const MESSAGE_MAX: u32 = 64 << 10;
-
-/// The longest path of a control socket, to which ssh adds 17 bytes for a moment (unix(7)).
-const PATH_MAX: usize = 90;
-/// A socket that has its name for so long, and nobody behind it, is what somebody has left who was killed.
-const LEFT_AFTER: Duration = Duration::from_secs(60);
 
 /// How long a session may take to end by itself.
 const END_WITHIN: Duration = Duration::from_secs(2);
@@ -121,80 +111,10 @@ async fn pass(control: &UnixStream, fd: BorrowedFd<'_>) -> io::Result<()> {
     passed.await.map(drop)
 }
 
-/// A socket that has lost its name, for as long as this is kept: nobody else finds it, and nothing of it is left behind.
-#[derive(Debug)]
-pub(super) struct Unnamed(OwnedFd);
-
-impl Unnamed {
-    /// Takes its name from a socket of our own. `None` if there is none.
-    pub(super) fn take(path: &Path) -> Option<Self> {
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let socket = rustix::fs::open(path, flags, Mode::empty()).ok()?;
-        let about = rustix::fs::fstat(&socket).ok()?;
-        let is_socket = rustix::fs::FileType::from_raw_mode(about.st_mode) == rustix::fs::FileType::Socket;
-        if !is_socket || about.st_uid != rustix::process::geteuid().as_raw() {
-            return None;
-        }
-        rustix::fs::unlink(path).ok()?;
-        Some(Self(socket))
-    }
-
-    /// What leads to it in this process.
-    pub(super) fn path(&self) -> PathBuf {
-        format!("/proc/self/fd/{}", self.0.as_raw_fd()).into()
-    }
-}
-
-/// Where nobody else can look, or else where everybody can but only we remove; short, and without what ssh would expand.
-pub(super) fn directory() -> PathBuf {
-    let plain = |path: &PathBuf| {
-        let bytes = path.as_os_str().as_bytes();
-        let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/._-".contains(byte);
-        path.is_absolute() && bytes.iter().all(plain) && bytes.len() + 26 < PATH_MAX && path.is_dir()
-    };
-    let own = env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(plain);
-    own.unwrap_or_else(|| "/tmp".into())
-}
-
-/// Removes control sockets of this user that we were killed before we could take their names from; some time soon, and once.
-pub(crate) fn sweep() {
-    static SWEPT: Once = Once::new();
-    SWEPT.call_once(|| {
-        // Nobody waits for it, and the next process does the same.
-        let _ = thread::Builder::new().spawn(|| sweep_in(&directory(), LEFT_AFTER));
-    });
-}
-
-fn sweep_in(directory: &Path, left_after: Duration) {
-    let own = rustix::process::geteuid().as_raw();
-    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-        let (name, path) = (entry.file_name(), entry.path());
-        if !is_name(&name) {
-            continue;
-        }
-        let Ok(about) = fs::symlink_metadata(&path) else { continue };
-        let age = about.modified().ok().and_then(|at| at.elapsed().ok());
-        let old = about.file_type().is_socket() && about.uid() == own && age.is_some_and(|age| age >= left_after);
-        let refused = || {
-            let connected = std::os::unix::net::UnixStream::connect(&path);
-            connected.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
-        };
-        if old && refused() {
-            let _ = fs::remove_file(&path);
-        }
-    }
-}
-
-/// Whether ssh is given a name like this, or makes it of one for a moment.
-fn is_name(name: &OsStr) -> bool {
-    let Some(rest) = name.as_bytes().strip_prefix(b"remotely-") else { return false };
-    let Some((nonce, suffix)) = rest.split_at_checked(16) else { return false };
-    nonce.iter().all(u8::is_ascii_hexdigit) && (suffix.is_empty() || (suffix.len() == 17 && suffix[0] == b'.'))
-}
-
 #[cfg(test)]
 mod tests {
-    use std::os::unix::net::UnixListener as Listener;
+    use std::path::PathBuf;
+    use std::{env, fs};
 
     use super::*;
 
@@ -246,42 +166,6 @@ mod tests {
                 Err(error) => assert!(!opened && error.to_string().ends_with("no session: refused"), "{error}"),
             }
         }
-        fs::remove_dir_all(directory).unwrap();
-    }
-
-    #[test]
-    fn a_socket_can_be_reached_when_it_has_lost_its_name() {
-        let directory = directory("names");
-        let path = directory.join("remotely-0123456789abcdef");
-        assert!(Unnamed::take(&path).is_none());
-        fs::write(&path, "no socket").unwrap();
-        assert!(Unnamed::take(&path).is_none());
-        fs::remove_file(&path).unwrap();
-        let listener = Listener::bind(&path).unwrap();
-        let unnamed = Unnamed::take(&path).unwrap();
-        assert!(!path.exists());
-        drop(std::os::unix::net::UnixStream::connect(unnamed.path()).unwrap());
-        listener.accept().unwrap();
-        fs::remove_dir_all(directory).unwrap();
-    }
-
-    #[test]
-    fn what_was_left_is_swept_and_nothing_else() {
-        let directory = directory("left");
-        let at = |name: &str| directory.join(name);
-        let (left, halfway) = (at("remotely-0123456789abcdef"), at("remotely-0123456789abcde0.abcdefghijklmnop"));
-        let (used, other) = (at("remotely-0123456789abcde1"), at("remotely-0123456789abcdefg"));
-        for path in [&left, &halfway, &other] {
-            drop(Listener::bind(path).unwrap());
-        }
-        let listener = Listener::bind(&used).unwrap();
-        fs::write(at("remotely-0123456789abcde2"), "no socket").unwrap();
-        sweep_in(&directory, LEFT_AFTER);
-        assert!(left.exists(), "it may be about to be used");
-        sweep_in(&directory, Duration::ZERO);
-        assert_eq!((left.exists(), halfway.exists(), used.exists(), other.exists()), (false, false, true, true));
-        assert!(at("remotely-0123456789abcde2").exists());
-        drop(listener);
         fs::remove_dir_all(directory).unwrap();
     }
 }

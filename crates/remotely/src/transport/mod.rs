@@ -24,6 +24,7 @@ mod ssh_config;
 mod su;
 mod sudo;
 mod systemd;
+mod unnamed;
 mod vfork;
 
 use std::ffi::OsString;

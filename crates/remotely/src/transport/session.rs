@@ -5,21 +5,17 @@ use std::ffi::OsString;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use remotely_session::Pipe;
 
-use super::control::{self, Unnamed};
-pub(crate) use super::control::{Session, sweep};
+use super::control;
+pub(crate) use super::control::Session;
 pub(crate) use super::ssh_config::knows_cipher;
-use super::{shell, spawn, ssh, ssh_config, through};
+use super::{shell, spawn, ssh, ssh_config, through, unnamed};
 use crate::target::{Hop, Target};
 
 /// What OpenSSH offers without being told, those first that the processor does by itself.
 const CIPHERS: &str = "Ciphers=aes128-gcm@openssh.com,aes256-gcm@openssh.com,chacha20-poly1305@openssh.com,aes128-ctr,aes192-ctr,aes256-ctr";
-/// How often it is looked whether the socket is there: each look is a change of threads while ssh logs in.
-const LOOK: Duration = Duration::from_millis(50);
-
 /// The ssh connection of a target, as far as we have a say in it.
 #[derive(Debug)]
 pub(crate) struct Connection {
@@ -34,20 +30,19 @@ pub(crate) struct Connection {
 enum Control {
     /// There are no further sessions.
     None,
-    /// Ssh is to listen there. Removed when dropped.
-    Awaited(Name),
-    Ours(Unnamed),
+    /// Ssh listens there from its login on.
+    Ours(Name),
     /// What the user has chosen; the command line that tells.
     Users(Vec<OsString>),
 }
 
-/// A name that is not to be left behind.
+/// Of a control socket of ours. Removed when dropped, as ssh does not when it is killed.
 #[derive(Debug)]
 struct Name(PathBuf);
 
 impl Drop for Name {
     fn drop(&mut self) {
-        let _ = Unnamed::take(&self.0);
+        let _ = std::fs::remove_file(&self.0);
     }
 }
 
@@ -81,31 +76,14 @@ impl Connection {
             connection.control = Control::Users(ssh::question(place, opts));
             return connection;
         }
-        let path = control::directory().join(format!("remotely-{nonce:016x}"));
+        // With a name, it would be left behind when ssh is killed with us.
+        let Some(path) = unnamed::path(&format!("{nonce:016x}")) else { return connection };
         let mut word = OsString::from("ControlPath=");
         word.push(&path);
         connection.words.extend(["-o", "ControlMaster=yes", "-o", "ControlPersist=no", "-o"].map(OsString::from));
         connection.words.push(word);
-        connection.control = Control::Awaited(Name(path));
+        connection.control = Control::Ours(Name(path));
         connection
-    }
-
-    /// Waits for the control socket and takes its name away, so that it is there for the shortest time. Never ready. Cancel safe.
-    pub(crate) async fn await_socket(&mut self) -> std::convert::Infallible {
-        while matches!(self.control, Control::Awaited(_)) {
-            tokio::time::sleep(LOOK).await;
-            self.take_socket();
-        }
-        std::future::pending().await
-    }
-
-    /// The same, if it is there.
-    pub(crate) fn take_socket(&mut self) {
-        if let Control::Awaited(path) = &self.control
-            && let Some(socket) = Unnamed::take(&path.0)
-        {
-            self.control = Control::Ours(socket);
-        }
     }
 
     /// Whether there may be further sessions.
@@ -113,15 +91,20 @@ impl Connection {
         !matches!(self.control, Control::None)
     }
 
-    /// What leads to its control socket, for as long as this is kept. An error is normal: the user may have none.
-    pub(crate) async fn socket(&mut self) -> io::Result<PathBuf> {
-        self.take_socket();
+    /// Its control socket. An error is normal: the user may have none.
+    pub(crate) async fn socket(&self) -> io::Result<PathBuf> {
         match &self.control {
-            Control::Ours(socket) => Ok(socket.path()),
+            Control::Ours(name) => Ok(name.0.clone()),
             Control::Users(question) => users_path(question).await,
-            Control::None | Control::Awaited(_) => Err(io::ErrorKind::NotFound.into()),
+            Control::None => Err(io::ErrorKind::NotFound.into()),
         }
     }
+}
+
+/// Whether this is how ssh says that it cannot reach the place where it is to listen, and ends: it was made to run in a container, or
+/// as another user.
+pub(crate) fn cannot_listen(said: &str) -> bool {
+    unnamed::path("").is_some_and(|path| said.contains(&*path.to_string_lossy()))
 }
 
 /// Opens a session over a control socket, in which `sh -c script` runs at the end of `target`, with no hop asking for anything. An error

@@ -1,5 +1,5 @@
 //! Starts a process without a copy of this one's page tables, which for a program that holds hundreds of tunnels costs
-//! milliseconds each: as posix_spawn(3) does, which cannot do all that is wanted here. Used by `spawn` only.
+//! milliseconds each: as posix_spawn(3) does, which cannot do all that is wanted here. Used by `spawn`, and in part by `unnamed`.
 
 use std::ffi::{CString, OsStr, OsString, c_char, c_int, c_void};
 use std::io;
@@ -42,31 +42,42 @@ pub(super) fn start(argv: &[OsString], stdio: [&OwnedFd; 3], own_group: bool) ->
     let mut plan = Plan { words: pointers, stdio: numbers, own_group, parent, failed: 0 };
     // A script without `#!` is given to sh with all words once more.
     let mut stack = vec![0_u128; (STACK + plan.words.len() * size_of::<usize>()) / size_of::<u128>()];
-    let top = stack.as_mut_ptr_range().end;
-    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
-    // SAFETY: the child has a stack of its own, aligned as a u128 is; this thread stands still until it has become another
-    // program or has ended, so that what it uses of our memory stays and is used by nobody else. No handler of a signal runs
-    // in it: signals are blocked from before it is there until it has none.
-    let pid = unsafe {
-        let before = block_signals();
-        let pid = libc::clone(become_it, top.cast(), flags, (&raw mut plan).cast());
-        let error = io::Error::last_os_error();
-        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, ptr::null_mut());
-        if pid < 0 {
-            return Err(error);
-        }
-        pid
-    };
+    // SAFETY: `become_it` makes async-signal-safe calls only; it gets the plan that it expects.
+    let pid = unsafe { in_our_memory(become_it, (&raw mut plan).cast(), &mut stack, 0)? };
     drop((words, moved));
     // SAFETY: the child has written it, if at all, before this thread went on; behind the compiler's back.
     let failed = unsafe { (&raw const plan.failed).read_volatile() };
-    let Some(pid) = Pid::from_raw(pid) else { return Err(io::ErrorKind::Other.into()) };
     if failed != 0 {
         let wait = || rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty());
         let _ = rustix::io::retry_on_intr(wait);
         return Err(io::Error::from_raw_os_error(failed));
     }
     Ok(pid)
+}
+
+/// Has a new process run `life` in our memory, on a stack of its own, and returns when that has ended or has become another program.
+/// `flags` are further ones of clone(2). It is to be waited for.
+///
+/// # Safety
+/// `life` may only make async-signal-safe calls, with `what` and what that leads to, and must not return.
+pub(super) unsafe fn in_our_memory(
+    life: extern "C" fn(*mut c_void) -> c_int,
+    what: *mut c_void,
+    stack: &mut [u128],
+    flags: c_int,
+) -> io::Result<Pid> {
+    let top = stack.as_mut_ptr_range().end;
+    let flags = flags | libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
+    // SAFETY: the child has a stack of its own, aligned as a u128 is; this thread stands still until it has become another
+    // program or has ended, so that what it uses of our memory stays and is used by nobody else. No handler of a signal runs
+    // in it: signals are blocked from before it is there until it has none.
+    unsafe {
+        let before = block_signals();
+        let pid = libc::clone(life, top.cast(), flags, what);
+        let error = io::Error::last_os_error();
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, ptr::null_mut());
+        Pid::from_raw(pid.max(0)).ok_or(error)
+    }
 }
 
 /// Blocks all signals of this thread, and says which were before.
