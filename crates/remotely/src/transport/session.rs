@@ -65,8 +65,9 @@ impl Connection {
         {
             match knows(&program) {
                 Some(true) => connection.words.extend(["-o".into(), CIPHERS.into()]),
-                Some(false) => {}
-                None => connection.unknown = Some(program),
+                // Where a link is only passed on, nothing is to be remembered either.
+                None if shared => connection.unknown = Some(program),
+                Some(false) | None => {}
             }
         }
         if !shared || !further.iter().all(stays) {
