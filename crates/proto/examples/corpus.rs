@@ -239,7 +239,7 @@ fn net_seeds() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         ("net_open", "names-of", cbor(&net::Open::Names { server: Some(six) })),
         ("net_open", "echo", cbor(&net::Open::Echo)),
         ("net_open", "surroundings", cbor(&net::Open::Surroundings)),
-        ("net_connected", "yes", cbor(&net::Connected::Yes { peer: six })),
+        ("net_connected", "yes", cbor(&net::Connected::Yes { peer: Some(six) })),
         ("net_connected", "no", cbor(&net::Connected::No { errno: 111, why: "refused".to_owned() })),
         ("net_surroundings", "all", cbor(&surroundings)),
         ("net_datagrams", "both-families", datagrams.to_vec()),
