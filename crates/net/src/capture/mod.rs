@@ -3,6 +3,7 @@
 
 mod connections;
 mod datagrams;
+mod domain;
 mod echo;
 mod names;
 mod packet;
@@ -22,6 +23,7 @@ use tokio::task::JoinSet;
 
 pub use self::connections::Original;
 use self::connections::Refused;
+pub use self::domain::{Domain, DomainError};
 pub use self::packet::Packets;
 use crate::socket;
 
@@ -40,8 +42,19 @@ pub struct Exits {
     pub here: Link,
     /// What goes there.
     pub wanted: Wanted,
-    /// Whom the other side asks about names; whoever it asks itself, if nobody is named.
+    /// Who is asked about names.
+    pub naming: Naming,
+}
+
+/// Who is asked about names.
+#[derive(Debug, Clone, Default)]
+pub struct Naming {
+    /// Whom the other side asks; whoever it asks itself, if nobody is named.
     pub nameserver: Option<SocketAddr>,
+    /// What the other side is asked about; everything, if there are none. All else is asked for here.
+    pub domains: Vec<Domain>,
+    /// While there is no link, everything is asked for here: who makes the next link has to find the host.
+    pub here_without_link: bool,
 }
 
 impl Exits {
@@ -51,7 +64,12 @@ impl Exits {
         if to.is_none_or(|to| (self.wanted)(to.ip(), to.port())) {
             return open_through(&self.there, open).await;
         }
+        self.open_here(open)
+    }
+
+    fn open_here(&self, open: &Open) -> Option<Stream> {
         let mut body = Vec::new();
+        // Encoding into a Vec cannot fail.
         minicbor::encode(open, &mut body).ok()?;
         self.here.open(Service::NET, Class::Normal, body.into()).ok()
     }

@@ -7,11 +7,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use remotely_net::capture::{self, Capture, Exits, Original, Sockets};
-use remotely_net::dial::Dialer;
+use remotely_net::capture::{self, Capture, Domain, Exits, Naming, Original, Sockets};
+use remotely_net::dial::{Dialer, OnePort};
 use remotely_net::firewall::Firewall;
 use remotely_net::own;
-use remotely_net::rules::{Desired, Listeners, Own};
+use remotely_net::rules::{Desired, Listeners, Own, Protocol};
 use remotely_net::subnet::{Family, Rule, Table};
 use remotely_proto::net::Surroundings;
 use remotely_session::Link;
@@ -54,6 +54,8 @@ pub(crate) struct WholeOptions {
     pub(crate) dns: bool,
     /// The nameservers whose questions are captured; those of this machine, if there are none.
     pub(crate) nameservers: Vec<IpAddr>,
+    /// Which names are asked for there; all, if there are none.
+    pub(crate) domains: Vec<Domain>,
     /// Whom the host asks.
     pub(crate) asked: Option<SocketAddr>,
     /// Only what this user sends.
@@ -64,6 +66,13 @@ pub(crate) struct WholeOptions {
     pub(crate) mark: Option<u32>,
     /// Drop what was captured when this is gone.
     pub(crate) kill_switch: bool,
+}
+
+impl WholeOptions {
+    /// Whether questions about names are captured.
+    fn asks(&self) -> bool {
+        self.dns || !self.nameservers.is_empty() || !self.domains.is_empty()
+    }
 }
 
 /// The helper, once there are rules.
@@ -116,8 +125,10 @@ async fn capture(
     standing: Standing,
     ready: impl FnOnce() -> io::Result<()>,
 ) -> Result<i32, NetError> {
-    let WholeOptions { connect, wishes, method, auto_nets, asked, .. } = &options;
-    let dialer = Dialer::new();
+    let WholeOptions { connect, wishes, method, auto_nets, .. } = &options;
+    let own_questions = OnePort::take().map_err(preparing("take a port for questions about names"))?;
+    let port = own_questions.port();
+    let dialer = Dialer::new().asking_from(own_questions);
     let mut table = wishes.table(&dialer).await.map_err(NetError::Subnet)?;
     // A password is asked for before anything else takes its time.
     let mut firewall = blocking(helper(method)?, |argv| Firewall::start(&argv)).await?;
@@ -134,9 +145,11 @@ async fn capture(
     let (links, link) = watch::channel(Some(reached.link().clone()));
     let (here, incoming) = remotely_net::link_to_self().map_err(preparing("make a link to myself"))?;
     tokio::spawn(dialer.serve_all(incoming));
-    let exits = Exits { there: link, here, wanted: Arc::new(|_, _| true), nameserver: *asked };
+    let naming = Naming { nameserver: options.asked, domains: options.domains.clone(), here_without_link: true };
+    let exits = Exits { there: link, here, wanted: Arc::new(|_, _| true), naming };
 
-    let desired = listening.desired(&options, table);
+    let mut desired = listening.desired(&options, table);
+    desired.own.extend(asks_from(port));
     let (firewall, made) = blocking((), move |()| {
         let made = firewall.set(&desired)?;
         Ok((firewall, made))
@@ -246,7 +259,7 @@ impl Listening {
             let port = listener.local_addr().map_err(preparing("listen"))?.port();
             set(&mut listening.ports, family, port);
             listening.tcp.push(listener);
-            if options.dns || !options.nameservers.is_empty() {
+            if options.asks() {
                 let (datagrams, connections) = for_names(wanted.map_or(ip, |at| at.ip()))?;
                 set(&mut listening.dns, family, datagrams.local_addr().map_err(preparing("listen"))?.port());
                 listening.names.0.push(datagrams);
@@ -264,7 +277,7 @@ impl Listening {
         let mut desired = Desired::new(self.ports.v4.or(self.ports.v6).unwrap_or_default(), table);
         (desired.tcp, desired.dns) = (self.ports, self.dns);
         desired.nameservers = match &options.nameservers[..] {
-            [] if options.dns => nameservers(),
+            [] if options.asks() => nameservers(),
             named => named.to_vec(),
         };
         desired.own = ours();
@@ -291,6 +304,14 @@ fn ours() -> Vec<Own> {
     again.sort_unstable_by_key(|own| own.remote);
     again.dedup();
     again
+}
+
+/// Our own questions about names.
+fn asks_from(port: u16) -> impl Iterator<Item = Own> {
+    let ends = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
+    let local = ends.map(|ip| Some(SocketAddr::new(ip, port)));
+    let both = local.into_iter().flat_map(|local| [Protocol::Udp, Protocol::Tcp].map(|protocol| (protocol, local)));
+    both.map(|(protocol, local)| Own { protocol, local, remote: None })
 }
 
 fn set(listeners: &mut Listeners, family: Family, port: u16) {

@@ -3,9 +3,10 @@
 
 use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
+use remotely_net::capture::Domain;
 
 use super::super::way::{Way, Words, words};
 use crate::net::{Background, WholeOptions, Wishes};
@@ -56,6 +57,9 @@ pub(crate) struct Args {
     /// Have the host answer questions about names.
     #[arg(long)]
     dns: bool,
+    /// Have the host answer questions about names in this domain, and this machine all others.
+    #[arg(long = "dns-domain", value_name = "DOMAIN[,DOMAIN]", value_delimiter = ',')]
+    dns_domains: Vec<Domain>,
     /// Only questions to these nameservers.
     #[arg(long, value_name = "IP[,IP]", value_delimiter = ',')]
     ns_hosts: Vec<IpAddr>,
@@ -92,10 +96,10 @@ pub(crate) struct Args {
     /// Log to syslog.
     #[arg(long)]
     syslog: bool,
-    /// Capture in this named network namespace.
+    /// Capture in this network namespace, by its name for ip-netns(8). Needs root.
     #[arg(long, value_name = "NAME", conflicts_with = "namespace_pid")]
     namespace: Option<String>,
-    /// Capture in the network namespace of this process.
+    /// Capture in the network namespace of this process. Needs root.
     #[arg(long, value_name = "PID")]
     namespace_pid: Option<u32>,
     /// Print what lets a user run this without a password of sudo.
@@ -250,6 +254,11 @@ impl Args {
         }
     }
 
+    /// Which names are asked for there.
+    pub(super) fn domains(&self) -> Vec<Domain> {
+        self.dns_domains.clone()
+    }
+
     /// The way to the host: with `-e`, by that ssh.
     pub(crate) fn connect(&self, target: Target) -> Result<ConnectOptions, AskedError> {
         let mut connect = self.way.clone().options(target);
@@ -283,6 +292,7 @@ impl Args {
             no_v6: self.disable_ipv6,
             dns: self.dns,
             nameservers: self.ns_hosts.clone(),
+            domains: self.dns_domains.clone(),
             asked: self.to_ns,
             user,
             group,
@@ -291,6 +301,12 @@ impl Args {
         };
         let pidfile = self.pidfile.clone().unwrap_or_else(|| "remotely.pid".into());
         Ok((options, Background { daemon: self.daemon, pidfile, syslog: self.syslog }))
+    }
+
+    /// The network namespace in which everything is captured, if it is not this one.
+    pub(super) fn inside(&self) -> Option<PathBuf> {
+        let named = self.namespace.as_ref().map(|name| Path::new("/run/netns").join(name));
+        named.or_else(|| self.namespace_pid.map(|pid| format!("/proc/{pid}/ns/net").into()))
     }
 
     fn is_of_whole_machine(&self) -> bool {

@@ -29,12 +29,14 @@ pub(super) fn main(args: Args) -> ExitCode {
         Ok((Asked::Private { subnets, command, name, .. }, Some(target))) => {
             let subnets = args.wishes(subnets);
             match args.connect(target) {
-                Ok(connect) => net::run(NetOptions { connect, subnets, name, command: or_shell(command) }),
+                Ok(connect) => {
+                    net::run(NetOptions { connect, subnets, domains: args.domains(), name, command: or_shell(command) })
+                }
                 Err(error) => refuse(&error),
             }
         }
         Ok((Asked::Whole { subnets, .. }, Some(target))) => match args.whole(subnets, target) {
-            Ok((options, background)) => net::whole(options, background),
+            Ok((options, background)) => net::whole(options, background, args.inside().as_deref()),
             Err(error) => refuse(&error),
         },
         Ok((Asked::Join { name, command }, _)) => net::join(&name, &or_shell(command)),
