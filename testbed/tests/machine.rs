@@ -268,6 +268,41 @@ fn a_kill_switch_holds_when_the_client_is_killed_and_goes_when_it_is_ended() {
 }
 
 #[test]
+fn a_kill_switch_outlives_a_terminal_and_is_lifted_when_asked() {
+    let site = Site::start();
+    let net = site.net(&["-r", &site.pair.target(), "10.66.0.0/16", "--kill-switch"]);
+    net.signal(1);
+    net.wait(LIMIT);
+    assert!(site.rules().contains("remotely-keep"), "{}", site.rules());
+    let release = Process::start(&mut site.pair.client.remotely(["net", "--release"]), b"").wait(LIMIT);
+    assert_eq!(release.code(), 0, "{release}");
+    site.no_rules();
+}
+
+#[test]
+fn what_sudo_may_run_can_do_nothing_else() {
+    let site = Site::start();
+    let text = site.says("remotely net --sudoers-no-modify --sudoers-user dev");
+    assert!(!text.contains('*') && text.contains("firewall nft"), "{text}");
+    for words in ["feign local:", "nft feign local:", "feign", "magic", "nft -- id", "--help"] {
+        let outcome = site.here(&format!("sudo $(command -v remotely) firewall {words}"));
+        assert_eq!(outcome.code(), 125, "{words}: {outcome}");
+        assert!(outcome.errors().contains("takes one word"), "{words}: {outcome}");
+    }
+}
+
+#[test]
+fn another_network_namespace_is_captured() {
+    let site = Site::start();
+    // One that looks as the client's: nothing else has a way to the host.
+    let inside = Process::start(&mut site.pair.client.command("sleep").args(["1000"]), b"");
+    let words = format!("remotely net -r {} 10.66.0.0/16 --namespace-pid {}", site.pair.target(), inside.pid());
+    let refused = site.here(&words);
+    assert!(refused.code() == 99 && refused.errors().contains("could not enter the network"), "{refused}");
+    inside.signal(9);
+}
+
+#[test]
 fn in_the_background_with_a_pidfile() {
     let site = Site::start();
     let words = format!("net -r {} 10.66.0.0/16 -D --pidfile pid", site.pair.target());

@@ -44,6 +44,9 @@ pub struct Exits {
     pub wanted: Wanted,
     /// Who is asked about names.
     pub naming: Naming,
+    /// Where those connect to who make the link. One that was captured before that was known is reset, so that it is made again; `None`
+    /// where none can be captured.
+    pub left_alone: Option<watch::Receiver<Vec<SocketAddr>>>,
 }
 
 /// Who is asked about names.
@@ -170,8 +173,15 @@ pub async fn hosts(link: &Link, auto: bool, seeds: Vec<String>, mut take: impl F
     let mut decoder = MessageDecoder::default();
     while let Ok(Some(bytes)) = stream.recv.recv().await {
         decoder.push(&bytes);
-        while let Ok(Some((found, _))) = decoder.next::<Found>() {
-            take(found);
+        loop {
+            match decoder.next::<Found>() {
+                Ok(Some((found, _))) => take(found),
+                Ok(None) => break,
+                Err(error) => {
+                    tracing::debug!(%error, "the host says what nobody says about names");
+                    return;
+                }
+            }
         }
     }
 }

@@ -5,6 +5,7 @@ mod background;
 mod files;
 mod forward;
 mod job;
+mod left_alone;
 mod line;
 mod table;
 mod whole;
@@ -18,7 +19,7 @@ use std::sync::Arc;
 
 use remotely_net::capture::{Capture, Domain, Exits, Naming, Wanted};
 use remotely_net::dial::Dialer;
-use remotely_net::firewall::ClientError;
+use remotely_net::firewall::{ClientError, Firewall};
 use remotely_net::forward::ListenError;
 use remotely_net::namespace::{self, Door, JoinError, Namespace, NamespaceError, Settings};
 use remotely_net::subnet::{SubnetError, Table};
@@ -174,7 +175,7 @@ async fn live(
     tokio::spawn(dialer.serve_all(incoming));
     let (there, link) = watch::channel(Some(reached.link().clone()));
     let naming = Naming { domains, ..Naming::default() };
-    let exits = Exits { there: link, here, wanted: wanted(table), naming };
+    let exits = Exits { there: link, here, wanted: wanted(table), naming, left_alone: None };
     let _capture = Capture::start(sockets, &exits).map_err(preparing("use the sockets of the network"))?;
     if let Some(door) = door {
         tokio::spawn(door.answer(namespace.holder()));
@@ -227,6 +228,15 @@ pub(crate) fn whole(options: WholeOptions, background: Background, inside: Optio
         }
         Err(code) => code,
     }
+}
+
+/// Lifts what kill switches dead ones have left, by the helper's word for that.
+pub(crate) fn release(word: &str) -> ExitCode {
+    let lifted = std::env::current_exe().map_err(preparing("find this executable"));
+    let lifted = lifted.and_then(|executable| {
+        Firewall::run(&[executable.into(), "firewall".into(), word.into()]).map_err(NetError::Firewall)
+    });
+    lifted.map_or_else(|error| fatal(&error), |()| ExitCode::SUCCESS)
 }
 
 /// Goes into a network namespace, and so does all that is started from here on.

@@ -84,7 +84,7 @@ pub(crate) struct Args {
     /// The mark of packets of method tproxy, hexadecimal.
     #[arg(short, long, value_name = "MARK", value_parser = mark)]
     tmark: Option<u32>,
-    /// When this ends, however it does, drop what was captured instead of sending it in clear, until the next one is connected.
+    /// When this ends other than by Ctrl-C or SIGTERM, drop what was captured instead of sending it in clear, until the next one is connected.
     #[arg(long)]
     kill_switch: bool,
     /// Go to the background once connected.
@@ -102,6 +102,9 @@ pub(crate) struct Args {
     /// Capture in the network namespace of this process. Needs root.
     #[arg(long, value_name = "PID")]
     namespace_pid: Option<u32>,
+    /// Lift the kill switch of one that has gone, without connecting again.
+    #[arg(long, conflicts_with_all = ["remote", "words", "join"])]
+    release: bool,
     /// Print what lets a user run this without a password of sudo.
     #[arg(long)]
     sudoers_no_modify: bool,
@@ -151,6 +154,9 @@ struct Idle {
     wrap: Option<u16>,
 }
 
+/// Those of this system.
+const METHODS: [&str; 4] = ["auto", "nft", "nat", "tproxy"];
+
 const AFTER: &str = "\
 An executable called `sshuttle` that is a link to this one takes the same options, with -r.
 @FILE stands for the arguments in a file, one a line; SSHUTTLE_ARGS for more in front.
@@ -190,6 +196,8 @@ pub(crate) enum Asked {
     Join { name: String, command: Vec<OsString> },
     /// The whole machine.
     Whole { target: String, subnets: Vec<String> },
+    /// No kill switch is left.
+    Release,
     /// Text for sudoers(5).
     Sudoers { user: Option<String> },
 }
@@ -203,6 +211,8 @@ pub(crate) enum AskedError {
     Nobody { what: &'static str, name: String },
     #[error("{0:?}: a command that is ssh is wanted: ssh, or ssh with options")]
     NotSsh(OsString),
+    #[error("there is no method {0}: it is auto, nft, nat or tproxy")]
+    Method(String),
     #[error("which host? remotely net TARGET SUBNET..., or -r TARGET")]
     NoTarget,
     #[error("-r {0:?} is this machine: remotely net has nothing to do then")]
@@ -219,6 +229,9 @@ impl Args {
         let command = self.command.clone();
         if self.sudoers_no_modify {
             return Ok(Asked::Sudoers { user: self.sudoers_user.clone() });
+        }
+        if self.release {
+            return Ok(Asked::Release);
         }
         if let Some(name) = self.join.clone() {
             return Ok(Asked::Join { name, command });
@@ -278,6 +291,9 @@ impl Args {
         if !idle.is_empty() {
             report::note(&format!("{} has no meaning here, and needs none", idle.join(", ")));
         }
+        if !METHODS.contains(&&*self.method) {
+            return Err(AskedError::Method(self.method.clone()));
+        }
         let user = self.user.as_deref().map(|name| number("user", "/etc/passwd", name)).transpose()?;
         let group = self.group.as_deref().map(|name| number("group", "/etc/group", name)).transpose()?;
         let options = WholeOptions {
@@ -323,6 +339,11 @@ impl Args {
             (self.tmark.is_some(), "--tmark"),
             (self.kill_switch, "--kill-switch"),
             (self.daemon, "--daemon"),
+            (self.pidfile.is_some(), "--pidfile"),
+            (self.syslog, "--syslog"),
+            (self.auto_nets, "--auto-nets"),
+            (self.disable_ipv6, "--disable-ipv6"),
+            (!self.ns_hosts.is_empty(), "--ns-hosts"),
             (self.auto_hosts, "--auto-hosts"),
             (!self.seed_hosts.is_empty(), "--seed-hosts"),
             (self.namespace.is_some() || self.namespace_pid.is_some(), "--namespace"),
