@@ -117,6 +117,78 @@ fn names_are_asked_for_there() {
     site.no_rules();
 }
 
+/// A nameserver of this side, at 127.0.0.9: the address of every name is that of the host.
+const OWN_SERVER: &str = "
+import socket
+server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+server.bind(('127.0.0.9', 53))
+open('ready', 'w').close()
+while True:
+    question, asker = server.recvfrom(512)
+    name = question[12:question.index(0, 12) + 5]
+    found = name[-4:-2] == bytes([0, 1])
+    head = question[:2] + bytes([0x81, 0x80, 0, 1, 0, found, 0, 0, 0, 0])
+    record = bytes([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 0, 0, 4, 10, 79, 0, 2])
+    server.sendto(head + name + record * found, asker)
+";
+
+/// Has the client ask that one.
+fn own_server(site: &Site) -> Process {
+    site.pair.client.write("server.py", OWN_SERVER);
+    site.pair.client.write("resolv.conf", "nameserver 127.0.0.9\n");
+    let script = "mount --bind resolv.conf /etc/resolv.conf; exec python3 server.py";
+    let server = Process::start(&mut site.pair.client.as_root(script), b"");
+    site.says("until [ -e ready ]; do sleep 0.05; done");
+    server
+}
+
+#[test]
+fn names_of_a_domain_are_asked_for_there_and_all_others_here() {
+    let site = Site::start();
+    let server = own_server(&site);
+    let net = site.net(&[
+        "-r",
+        &site.pair.target(),
+        "10.66.0.0/16",
+        "--dns-domain",
+        "inside.example",
+        "--to-ns",
+        "10.66.0.2",
+    ]);
+    assert_eq!(site.says("dig +short @127.0.0.9 four.inside.example"), "10.66.0.2\n");
+    assert_eq!(site.says("dig +short @127.0.0.9 www.elsewhere.example"), "10.79.0.2\n");
+    net.signal(2);
+    net.wait(LIMIT);
+    site.no_rules();
+    server.signal(9);
+}
+
+#[test]
+fn a_lost_link_is_made_again_also_where_the_name_of_the_host_is_captured() {
+    let site = Site::start();
+    let server = own_server(&site);
+    let net = site.net(&[
+        "-r",
+        "dev@gate.elsewhere.example",
+        "0/0",
+        "::/0",
+        "-x",
+        "127.0.0.0/8",
+        "--dns",
+        "--to-ns",
+        "10.66.0.2",
+    ]);
+    assert_eq!(site.says(&format!("{CURL} http://four.inside.example/")), "hello\n");
+    let ssh = site.pair.client.processes().into_iter().find(|process| process.name == "ssh");
+    testbed::spawn::send_signal(ssh.expect("an ssh").pid, 9);
+    net.expect_error("connected again", LIMIT);
+    assert_eq!(site.says(&format!("{CURL} http://four.inside.example/")), "hello\n");
+    net.signal(2);
+    net.wait(LIMIT);
+    site.no_rules();
+    server.signal(9);
+}
+
 #[test]
 fn routes_of_the_host_and_files_of_subnets() {
     let site = Site::start();
@@ -193,6 +265,41 @@ fn a_kill_switch_holds_when_the_client_is_killed_and_goes_when_it_is_ended() {
     net.signal(2);
     net.wait(LIMIT);
     site.no_rules();
+}
+
+#[test]
+fn a_kill_switch_outlives_a_terminal_and_is_lifted_when_asked() {
+    let site = Site::start();
+    let net = site.net(&["-r", &site.pair.target(), "10.66.0.0/16", "--kill-switch"]);
+    net.signal(1);
+    net.wait(LIMIT);
+    assert!(site.rules().contains("remotely-keep"), "{}", site.rules());
+    let release = Process::start(&mut site.pair.client.remotely(["net", "--release"]), b"").wait(LIMIT);
+    assert_eq!(release.code(), 0, "{release}");
+    site.no_rules();
+}
+
+#[test]
+fn what_sudo_may_run_can_do_nothing_else() {
+    let site = Site::start();
+    let text = site.says("remotely net --sudoers-no-modify --sudoers-user dev");
+    assert!(!text.contains('*') && text.contains("firewall nft"), "{text}");
+    for words in ["feign local:", "nft feign local:", "feign", "magic", "nft -- id", "--help"] {
+        let outcome = site.here(&format!("sudo $(command -v remotely) firewall {words}"));
+        assert_eq!(outcome.code(), 125, "{words}: {outcome}");
+        assert!(outcome.errors().contains("takes one word"), "{words}: {outcome}");
+    }
+}
+
+#[test]
+fn another_network_namespace_is_captured() {
+    let site = Site::start();
+    // One that looks as the client's: nothing else has a way to the host.
+    let inside = Process::start(&mut site.pair.client.command("sleep").args(["1000"]), b"");
+    let words = format!("remotely net -r {} 10.66.0.0/16 --namespace-pid {}", site.pair.target(), inside.pid());
+    let refused = site.here(&words);
+    assert!(refused.code() == 99 && refused.errors().contains("could not enter the network"), "{refused}");
+    inside.signal(9);
 }
 
 #[test]

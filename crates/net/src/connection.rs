@@ -75,6 +75,13 @@ impl Connection {
         }
     }
 
+    /// Has it say when it is closed that all was sent.
+    pub(crate) fn end_in_order(&self) {
+        if let Self::Tcp(socket) = self {
+            let _ = sockopt::set_socket_linger(socket, None);
+        }
+    }
+
     /// Has the other end asked whether it is still there, after so long without a word.
     pub(crate) fn ask_after(&self, silence: Duration) {
         if let Self::Tcp(socket) = self {

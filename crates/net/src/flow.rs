@@ -73,6 +73,8 @@ async fn between(
     first: impl AsyncFnOnce(&mut RecvStream) -> Result<Bytes, Cut>,
 ) -> Result<(), Cut> {
     let Stream { mut send, mut recv, .. } = stream;
+    // Whatever ends this, also this process: unless it ends in order, it is seen to have been cut.
+    socket.reset();
     let received = AtomicBool::new(false);
     let down = async {
         let first = first(&mut recv).await?;
@@ -81,11 +83,17 @@ async fn between(
         Ok::<(), Cut>(())
     };
     let carried = tokio::try_join!(biased; down, up(&socket, &mut send, &received));
-    carried.map(drop).inspect_err(|_| {
-        send.reset(RESET);
-        recv.stop();
-        socket.reset();
-    })
+    match carried {
+        Ok(_) => {
+            socket.end_in_order();
+            Ok(())
+        }
+        Err(cut) => {
+            send.reset(RESET);
+            recv.stop();
+            Err(cut)
+        }
+    }
 }
 
 /// Takes the message in front of the bytes: the other end of the connection, and bytes that have come behind it.

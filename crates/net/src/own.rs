@@ -11,6 +11,18 @@ use crate::rules::{Own, Protocol};
 /// `TCP_ESTABLISHED` and `TCP_SYN_SENT`.
 const OPEN: [&str; 2] = ["01", "02"];
 
+/// The TCP connections of all that `process` has started and that still are its descendants, but not its own, to other machines or to this
+/// one. What another user's process has open cannot be seen and is left out.
+///
+/// # Errors
+///
+/// There is no such process, or no /proc.
+pub fn of_descendants(process: u32) -> io::Result<Vec<Own>> {
+    let mut family = family(process)?;
+    family.remove(&process);
+    of(process, family)
+}
+
 /// The TCP connections of `process` and of all that it has started and that still are its descendants, to other machines or to this one.
 /// What another user's process has open cannot be seen and is left out.
 ///
@@ -18,8 +30,13 @@ const OPEN: [&str; 2] = ["01", "02"];
 ///
 /// There is no such process, or no /proc.
 pub fn connections(process: u32) -> io::Result<Vec<Own>> {
+    of(process, family(process)?)
+}
+
+/// Those of the `family`, as the first of it is connected.
+fn of(process: u32, family: BTreeSet<u32>) -> io::Result<Vec<Own>> {
     let mut sockets = BTreeSet::new();
-    for process in family(process)? {
+    for process in family {
         for entry in fs::read_dir(format!("/proc/{process}/fd")).into_iter().flatten().flatten() {
             let link = fs::read_link(entry.path()).map(|link| link.to_string_lossy().into_owned()).unwrap_or_default();
             sockets.extend(link.strip_prefix("socket:[").and_then(|rest| rest.strip_suffix(']')?.parse::<u64>().ok()));

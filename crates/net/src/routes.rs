@@ -14,28 +14,48 @@ const UNICAST: u8 = 1;
 /// `struct rtmsg`.
 const FIXED: usize = 12;
 
-/// Networks of the main routing table, of both families. Not among them: default routes, single addresses, and what leads nowhere
-/// else: loopback, link-local, multicast.
+/// What a machine has routes to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Routes {
+    /// Networks of the main routing table, of both families. Not among them: default routes, single addresses, and what leads nowhere else:
+    /// loopback, link-local, multicast.
+    pub networks: Vec<Subnet>,
+    /// Whether there is a default route, of IPv4 and of IPv6.
+    pub default: (bool, bool),
+}
+
+/// Those of this machine.
 ///
 /// # Errors
 ///
 /// The kernel breaks off its answer.
-pub fn routes() -> io::Result<Vec<Subnet>> {
+pub fn routes() -> io::Result<Routes> {
     let netlink = Netlink::open(None)?;
-    let mut found = Vec::new();
+    let mut found = Routes::default();
     for family in [libc::AF_INET, libc::AF_INET6] {
         let mut question = [0; FIXED];
         question[0] = u8::try_from(family).unwrap_or_default();
-        let asked = netlink.ask(GET_ROUTE, DUMP, &question, |_, body| found.extend(route(body)));
+        let asked = netlink.ask(GET_ROUTE, DUMP, &question, |_, body| {
+            found.networks.extend(route(body));
+            let default = if family == libc::AF_INET { &mut found.default.0 } else { &mut found.default.1 };
+            *default |= is_default(body);
+        });
         match asked {
             // A kernel without IPv6.
             Err(error) if matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EOPNOTSUPP)) => {}
             asked => asked?,
         }
     }
-    found.sort_unstable();
-    found.dedup();
+    found.networks.sort_unstable();
+    found.networks.dedup();
     Ok(found)
+}
+
+/// Of the main table, and not one that leads nowhere.
+fn is_default(body: &[u8]) -> bool {
+    body.split_first_chunk::<FIXED>().is_some_and(|(&[_, width, _, _, table, _, _, kind, ..], _)| {
+        width == 0 && u32::from(table) == MAIN && kind == UNICAST
+    })
 }
 
 fn route(body: &[u8]) -> Option<Subnet> {

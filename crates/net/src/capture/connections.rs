@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{SocketAddr, TcpListener as StdListener};
+use std::net::{IpAddr, SocketAddr, TcpListener as StdListener};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use remotely_proto::net::{Open, Place};
 use rustix::net::sockopt;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::Exits;
@@ -104,7 +105,21 @@ fn destination(socket: &TcpStream, original: Original, own: SocketAddr) -> Optio
             SocketAddr::new((*to.ip()).into(), to.port())
         }
     };
-    (to != own).then_some(to)
+    let is_own = to == own || (to.port() == own.port() && is_here(to.ip()));
+    (!is_own).then_some(to)
+}
+
+/// Whether this is an address of this machine: only at those can a socket be.
+fn is_here(ip: IpAddr) -> bool {
+    std::net::UdpSocket::bind((ip, 0)).is_ok()
+}
+
+/// Returns when this is known to be what makes the link: it can't wait for the link.
+async fn is_left_alone(left_alone: Option<watch::Receiver<Vec<SocketAddr>>>, to: SocketAddr) {
+    let Some(mut left_alone) = left_alone else { return std::future::pending().await };
+    if left_alone.wait_for(|places| places.contains(&to)).await.is_err() {
+        std::future::pending().await
+    }
 }
 
 async fn carry(socket: TcpStream, to: SocketAddr, exits: Exits, refused: Arc<Refused>) {
@@ -112,9 +127,12 @@ async fn carry(socket: TcpStream, to: SocketAddr, exits: Exits, refused: Arc<Ref
     if refused.is(to) {
         return socket.reset();
     }
-    let Some(stream) = exits.open(Some(to), &Open::Connect { to: Place::Address(to) }).await else {
-        return socket.reset();
+    let open = Open::Connect { to: Place::Address(to) };
+    let opened = tokio::select! {
+        opened = exits.open(Some(to), &open) => opened,
+        () = is_left_alone(exits.left_alone.clone(), to) => None,
     };
+    let Some(stream) = opened else { return socket.reset() };
     match flow::carry(socket, stream, true).await {
         Ok(()) => {}
         Err(Cut::Refused(answer)) => {

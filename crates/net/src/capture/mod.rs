@@ -3,6 +3,7 @@
 
 mod connections;
 mod datagrams;
+mod domain;
 mod echo;
 mod names;
 mod packet;
@@ -22,6 +23,7 @@ use tokio::task::JoinSet;
 
 pub use self::connections::Original;
 use self::connections::Refused;
+pub use self::domain::{Domain, DomainError};
 pub use self::packet::Packets;
 use crate::socket;
 
@@ -40,8 +42,22 @@ pub struct Exits {
     pub here: Link,
     /// What goes there.
     pub wanted: Wanted,
-    /// Whom the other side asks about names; whoever it asks itself, if nobody is named.
+    /// Who is asked about names.
+    pub naming: Naming,
+    /// Where those connect to who make the link. One that was captured before that was known is reset, so that it is made again; `None`
+    /// where none can be captured.
+    pub left_alone: Option<watch::Receiver<Vec<SocketAddr>>>,
+}
+
+/// Who is asked about names.
+#[derive(Debug, Clone, Default)]
+pub struct Naming {
+    /// Whom the other side asks; whoever it asks itself, if nobody is named.
     pub nameserver: Option<SocketAddr>,
+    /// What the other side is asked about; everything, if there are none. All else is asked for here.
+    pub domains: Vec<Domain>,
+    /// While there is no link, everything is asked for here: who makes the next link has to find the host.
+    pub here_without_link: bool,
 }
 
 impl Exits {
@@ -51,7 +67,12 @@ impl Exits {
         if to.is_none_or(|to| (self.wanted)(to.ip(), to.port())) {
             return open_through(&self.there, open).await;
         }
+        self.open_here(open)
+    }
+
+    fn open_here(&self, open: &Open) -> Option<Stream> {
         let mut body = Vec::new();
+        // Encoding into a Vec cannot fail.
         minicbor::encode(open, &mut body).ok()?;
         self.here.open(Service::NET, Class::Normal, body.into()).ok()
     }
@@ -152,8 +173,15 @@ pub async fn hosts(link: &Link, auto: bool, seeds: Vec<String>, mut take: impl F
     let mut decoder = MessageDecoder::default();
     while let Ok(Some(bytes)) = stream.recv.recv().await {
         decoder.push(&bytes);
-        while let Ok(Some((found, _))) = decoder.next::<Found>() {
-            take(found);
+        loop {
+            match decoder.next::<Found>() {
+                Ok(Some((found, _))) => take(found),
+                Ok(None) => break,
+                Err(error) => {
+                    tracing::debug!(%error, "the host says what nobody says about names");
+                    return;
+                }
+            }
         }
     }
 }

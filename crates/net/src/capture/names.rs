@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::Exits;
+use crate::dial::question::HEADER;
 use crate::outbox::Outbox;
 
 /// Questions that wait for their answer.
@@ -35,8 +36,6 @@ const CONNECTIONS_MAX: usize = 256;
 const BATCH: usize = 64;
 /// Most bytes of a datagram of DNS with extensions, in practice.
 const DATAGRAM_MAX: usize = 4096;
-/// Length of the header of a message.
-const HEADER: usize = 12;
 
 /// A question and who gets the answer.
 #[derive(Debug)]
@@ -77,21 +76,47 @@ pub(super) fn capture(
     exits: &Exits,
     tasks: &mut JoinSet<()>,
 ) -> io::Result<()> {
-    let (asked, questions) = mpsc::channel(QUEUE);
+    let (there, of_there) = mpsc::channel(QUEUE);
+    let (here, of_here) = mpsc::channel(QUEUE);
+    let ways = Ways { there, here, exits: exits.clone() };
     for socket in by_datagram {
         rustix::io::ioctl_fionbio(&socket, true)?;
         let socket = Arc::new(UdpSocket::from_std(socket.into())?);
-        tasks.spawn(datagrams(socket, asked.clone()));
+        tasks.spawn(datagrams(socket, ways.clone()));
     }
     for listener in by_stream {
         rustix::io::ioctl_fionbio(&listener, true)?;
-        tasks.spawn(connections(TcpListener::from_std(listener.into())?, asked.clone()));
+        tasks.spawn(connections(TcpListener::from_std(listener.into())?, ways.clone()));
     }
-    tasks.spawn(pass_on(questions, exits.clone()));
+    tasks.spawn(pass_on(of_there, exits.clone(), Side::There));
+    tasks.spawn(pass_on(of_here, exits.clone(), Side::Here));
     Ok(())
 }
 
-async fn datagrams(socket: Arc<UdpSocket>, asked: mpsc::Sender<Asked>) {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Side {
+    There,
+    Here,
+}
+
+/// To whom a question goes.
+#[derive(Debug, Clone)]
+struct Ways {
+    there: mpsc::Sender<Asked>,
+    here: mpsc::Sender<Asked>,
+    exits: Exits,
+}
+
+impl Ways {
+    fn of(&self, message: &[u8]) -> &mpsc::Sender<Asked> {
+        let naming = &self.exits.naming;
+        let is_of_there = naming.domains.is_empty() || naming.domains.iter().any(|domain| domain.has(message));
+        let is_cut = naming.here_without_link && self.exits.there.borrow().is_none();
+        if is_of_there && !is_cut { &self.there } else { &self.here }
+    }
+}
+
+async fn datagrams(socket: Arc<UdpSocket>, ways: Ways) {
     let mut buffer = vec![0; DATAGRAM_MAX];
     loop {
         if socket.readable().await.is_err() {
@@ -102,19 +127,20 @@ async fn datagrams(socket: Arc<UdpSocket>, asked: mpsc::Sender<Asked>) {
             if bytes >= HEADER {
                 let message = Bytes::copy_from_slice(&buffer[..bytes]);
                 // Full: it is lost, as on any network, and asked again.
-                let _ = asked.try_send(Asked { message, asker: Asker::Datagram(socket.clone(), from) });
+                let way = ways.of(&message);
+                let _ = way.try_send(Asked { message, asker: Asker::Datagram(socket.clone(), from) });
             }
         }
         tokio::task::yield_now().await;
     }
 }
 
-async fn connections(listener: TcpListener, asked: mpsc::Sender<Asked>) {
+async fn connections(listener: TcpListener, ways: Ways) {
     let mut tasks = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept(), if tasks.len() < CONNECTIONS_MAX => match accepted {
-                Ok((socket, _)) => drop(tasks.spawn(converse(socket, asked.clone()))),
+                Ok((socket, _)) => drop(tasks.spawn(converse(socket, ways.clone()))),
                 Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
             },
             Some(_) = tasks.join_next() => {}
@@ -123,7 +149,7 @@ async fn connections(listener: TcpListener, asked: mpsc::Sender<Asked>) {
 }
 
 /// One connection, one question after the other.
-async fn converse(mut socket: TcpStream, asked: mpsc::Sender<Asked>) -> io::Result<()> {
+async fn converse(mut socket: TcpStream, ways: Ways) -> io::Result<()> {
     socket.set_nodelay(true)?;
     loop {
         let length = timeout(IDLE_FOR, socket.read_u16()).await??;
@@ -133,8 +159,9 @@ async fn converse(mut socket: TcpStream, asked: mpsc::Sender<Asked>) -> io::Resu
             return Ok(());
         }
         let (to, answer) = oneshot::channel();
+        let way = ways.of(&message);
         let question = Asked { message: message.into(), asker: Asker::Connection(to) };
-        if asked.send(question).await.is_err() {
+        if way.send(question).await.is_err() {
             return Ok(());
         }
         let Ok(Ok(answer)) = timeout(ANSWER_WITHIN + IDLE_FOR, answer).await else { return Ok(()) };
@@ -144,9 +171,13 @@ async fn converse(mut socket: TcpStream, asked: mpsc::Sender<Asked>) -> io::Resu
 }
 
 /// Passes questions on, over one stream for as long as that works, then over the next.
-async fn pass_on(mut questions: mpsc::Receiver<Asked>, exits: Exits) {
+async fn pass_on(mut questions: mpsc::Receiver<Asked>, exits: Exits, side: Side) {
     while let Some(first) = questions.recv().await {
-        match exits.open(None, &Open::Names { server: exits.nameserver }).await {
+        let stream = match side {
+            Side::There => exits.open(None, &Open::Names { server: exits.naming.nameserver }).await,
+            Side::Here => exits.open_here(&Open::Names { server: None }),
+        };
+        match stream {
             Some(stream) => serve(first, &mut questions, stream).await,
             None => first.answer(Bytes::new()),
         }

@@ -8,7 +8,8 @@ mod hosts;
 mod listen;
 mod lookup;
 mod names;
-mod question;
+mod one_port;
+pub(crate) mod question;
 mod resolv;
 mod surroundings;
 
@@ -18,6 +19,7 @@ use std::sync::Arc;
 use remotely_proto::net::{NAME_MAX, Open, Place};
 use remotely_session::{Incoming, Link, Offer, Stream, reset};
 
+pub use self::one_port::OnePort;
 use self::resolv::Resolvers;
 use crate::socket;
 
@@ -34,6 +36,12 @@ impl Dialer {
     pub fn new() -> Self {
         socket::allow_descriptors();
         Self { resolvers: Arc::new(Resolvers::of_system()), link: None }
+    }
+
+    /// One whose own questions about names come from this port: rules that capture questions leave those alone.
+    #[must_use]
+    pub fn asking_from(self, port: OnePort) -> Self {
+        Self { resolvers: Arc::new(Resolvers::by_one_port(port)), ..self }
     }
 
     /// One that listens, too: what arrives goes to the other side of this link.

@@ -12,6 +12,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::timeout;
 
+use super::one_port::OnePort;
+
 /// How long a server may take.
 const ANSWER_WITHIN: Duration = Duration::from_millis(2500);
 /// Sockets that are kept for the next question, for each server.
@@ -21,25 +23,52 @@ const SOCKET_FOR: Duration = Duration::from_secs(5);
 /// Servers for which sockets are kept.
 const SERVERS_KEPT: usize = 8;
 /// Length of the header of a message.
-pub(super) const HEADER: usize = 12;
+pub(crate) const HEADER: usize = 12;
 
-/// Asks, with sockets of which each carries one question at a time: so an answer needs no table to find who asked.
-#[derive(Debug, Default)]
-pub(super) struct Asker {
-    idle: Mutex<HashMap<SocketAddr, Vec<(UdpSocket, Instant)>>>,
+/// From where questions are asked.
+#[derive(Debug)]
+pub(super) enum Asker {
+    /// From whatever port the kernel gives: the harder to guess for others.
+    AnyPort(Sockets),
+    /// From one that nobody captures.
+    OnePort(OnePort),
 }
 
 impl Asker {
     /// What `server` answers. `long`: if it is cut short for a datagram, it is asked for whole.
     pub(super) async fn ask(&self, server: SocketAddr, question: &[u8], long: bool) -> io::Result<Bytes> {
-        let answer = timeout(ANSWER_WITHIN, self.by_datagram(server, question)).await??;
+        let by_datagram = async {
+            match self {
+                Self::AnyPort(sockets) => sockets.ask(server, question).await,
+                Self::OnePort(port) => port.ask(server, question).await,
+            }
+        };
+        let answer = timeout(ANSWER_WITHIN, by_datagram).await??;
         if long && is_cut(&answer) {
-            return timeout(ANSWER_WITHIN, by_stream(server, question)).await?;
+            return timeout(ANSWER_WITHIN, self.by_stream(server, question)).await?;
         }
         Ok(answer)
     }
 
-    async fn by_datagram(&self, server: SocketAddr, question: &[u8]) -> io::Result<Bytes> {
+    async fn by_stream(&self, server: SocketAddr, question: &[u8]) -> io::Result<Bytes> {
+        match self {
+            Self::AnyPort(_) => converse(TcpStream::connect(server).await?, question).await,
+            Self::OnePort(port) => {
+                let (stream, _turn) = port.connect(server).await?;
+                converse(stream, question).await
+            }
+        }
+    }
+}
+
+/// Sockets of which each carries one question at a time: so an answer needs no table to find who asked.
+#[derive(Debug, Default)]
+pub(super) struct Sockets {
+    idle: Mutex<HashMap<SocketAddr, Vec<(UdpSocket, Instant)>>>,
+}
+
+impl Sockets {
+    async fn ask(&self, server: SocketAddr, question: &[u8]) -> io::Result<Bytes> {
         let (socket, made) = match self.kept(server) {
             Some(kept) => kept,
             None => (connected(server).await?, Instant::now()),
@@ -95,8 +124,8 @@ async fn connected(server: SocketAddr) -> io::Result<UdpSocket> {
     Ok(socket)
 }
 
-async fn by_stream(server: SocketAddr, question: &[u8]) -> io::Result<Bytes> {
-    let mut stream = TcpStream::connect(server).await?;
+/// One question by a connection.
+async fn converse(mut stream: TcpStream, question: &[u8]) -> io::Result<Bytes> {
     stream.set_nodelay(true)?;
     let length = u16::try_from(question.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
     stream.write_all(&[&length.to_be_bytes()[..], question].concat()).await?;
@@ -110,7 +139,7 @@ async fn by_stream(server: SocketAddr, question: &[u8]) -> io::Result<Bytes> {
 }
 
 /// Whether this is an answer to that: it has its number and repeats the question, where it repeats one.
-fn answers(question: &[u8], answer: &[u8]) -> bool {
+pub(super) fn answers(question: &[u8], answer: &[u8]) -> bool {
     if question.len() < HEADER || answer.len() < HEADER || question[..2] != answer[..2] || answer[2] & 0x80 == 0 {
         return false;
     }
@@ -121,7 +150,7 @@ fn answers(question: &[u8], answer: &[u8]) -> bool {
 }
 
 /// Name, type and class of the first question of a message.
-pub(super) fn question_of(message: &[u8]) -> Option<&[u8]> {
+pub(crate) fn question_of(message: &[u8]) -> Option<&[u8]> {
     let mut at = HEADER;
     loop {
         match *message.get(at)? {

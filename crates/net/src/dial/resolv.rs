@@ -7,9 +7,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::question::Asker;
+use super::one_port::OnePort;
+use super::question::{Asker, Sockets};
 
 const PATH: &str = "/etc/resolv.conf";
+/// Whom systemd-resolved asks, where the other file names only itself.
+const BEHIND: &str = "/run/systemd/resolve/resolv.conf";
 /// It is looked at no more often than this.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Servers that are asked one after the other; what stands behind them is left out, as libc does.
@@ -32,6 +35,17 @@ impl Resolv {
     /// That of this machine; without one, as libc does, whoever listens here.
     pub(super) fn read() -> Self {
         Self::parse(&String::from_utf8_lossy(&fs::read(PATH).unwrap_or_default()))
+    }
+
+    /// The same, but for a systemd-resolved on this machine those whom it asks: its own questions may be what we have captured.
+    fn behind() -> Self {
+        let mut found = Self::read();
+        if found.servers.iter().all(|server| server.ip().is_loopback())
+            && let Ok(text) = fs::read(BEHIND)
+        {
+            found.servers = Self::parse(&String::from_utf8_lossy(&text)).servers;
+        }
+        found
     }
 
     fn parse(text: &str) -> Self {
@@ -80,14 +94,23 @@ struct Known {
 #[derive(Debug)]
 pub(super) struct Resolvers {
     known: Mutex<Known>,
+    read: fn() -> Resolv,
     turn: AtomicUsize,
     pub(super) asker: Asker,
 }
 
 impl Resolvers {
     pub(super) fn of_system() -> Self {
-        let known = Known { version: version(), resolv: Arc::new(Resolv::read()), looked: Instant::now() };
-        Self { known: Mutex::new(known), turn: AtomicUsize::new(0), asker: Asker::default() }
+        Self::new(Resolv::read, Asker::AnyPort(Sockets::default()))
+    }
+
+    pub(super) fn by_one_port(port: OnePort) -> Self {
+        Self::new(Resolv::behind, Asker::OnePort(port))
+    }
+
+    fn new(read: fn() -> Resolv, asker: Asker) -> Self {
+        let known = Known { version: version(), resolv: Arc::new(read()), looked: Instant::now() };
+        Self { known: Mutex::new(known), read, turn: AtomicUsize::new(0), asker }
     }
 
     /// What the file says now.
@@ -99,7 +122,7 @@ impl Resolvers {
             if version != known.version {
                 // Before it is read: what changes meanwhile is seen the next time.
                 known.version = version;
-                known.resolv = Arc::new(Resolv::read());
+                known.resolv = Arc::new((self.read)());
                 tracing::debug!(servers = ?known.resolv.servers, "resolv.conf has changed");
             }
         }

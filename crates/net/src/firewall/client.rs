@@ -17,6 +17,8 @@ use crate::rules::Desired;
 const NOISE: usize = 100;
 /// The longest line that is looked at.
 const LONGEST: usize = 8192;
+/// Most characters of a name (RFC 1035, 2.3.4).
+const NAME_MAX: usize = 253;
 /// How long the helper may take to undo.
 const UNDOING: Duration = Duration::from_secs(20);
 
@@ -45,6 +47,9 @@ pub enum ClientError {
         /// Its line.
         line: String,
     },
+    /// What the host calls a name is none.
+    #[error("the host told a name that is none")]
+    Name,
     /// No socket may speak in this name.
     #[error("no answer can be sent in the name of {source_address}")]
     Source {
@@ -71,13 +76,26 @@ impl Firewall {
     ///
     /// None of the ways gives root, or the helper refuses to work.
     pub fn start(argv: &[OsString]) -> Result<Self, ClientError> {
-        if rustix::process::geteuid().is_root() {
-            return Self::start_with(&[argv.to_vec()]);
+        Self::start_with(&ways(argv))
+    }
+
+    /// Runs `argv`, elevated in the same way, to its end.
+    ///
+    /// # Errors
+    ///
+    /// None of the ways gives root, or it fails.
+    pub fn run(argv: &[OsString]) -> Result<(), ClientError> {
+        let mut tried = Vec::new();
+        for way in ways(argv) {
+            let name = way.first().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+            match spawn::any(&way).map(|mut command| command.status()) {
+                Some(Ok(status)) if status.success() => return Ok(()),
+                Some(Ok(status)) => tried.push(format!("{name}: {status}")),
+                Some(Err(error)) => tried.push(format!("{name}: {error}")),
+                None => {}
+            }
         }
-        let sudo = ["sudo", "-p", "[local sudo] Password: "];
-        let ways =
-            [&sudo[..], &["doas"]].map(|way| way.iter().map(OsString::from).chain(argv.iter().cloned()).collect());
-        Self::start_with(&ways)
+        Err(ClientError::Elevate { tried })
     }
 
     /// Tries command lines in order, until one is a helper that is ready.
@@ -157,8 +175,14 @@ impl Firewall {
     ///
     /// # Errors
     ///
-    /// The helper has ended.
+    /// It is none; the helper has ended.
     pub fn name(&mut self, name: &str, address: IpAddr) -> Result<(), ClientError> {
+        // The host says what it likes: a line of its own to the helper would be worth something.
+        let named = (1..=NAME_MAX).contains(&name.len())
+            && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+        if !named {
+            return Err(ClientError::Name);
+        }
         self.say(&Request::Host { name: name.into(), address })
     }
 
@@ -224,6 +248,16 @@ impl Firewall {
             self.descriptors.extend(descriptors);
         }
     }
+}
+
+/// Command lines that run this one as root.
+fn ways(argv: &[OsString]) -> Vec<Vec<OsString>> {
+    if rustix::process::geteuid().is_root() {
+        return vec![argv.to_vec()];
+    }
+    let sudo = ["sudo", "-p", "[local sudo] Password: "];
+    let ways = [&sudo[..], &["doas"]].into_iter();
+    ways.map(|way| way.iter().map(OsString::from).chain(argv.iter().cloned()).collect()).collect()
 }
 
 impl Drop for Firewall {

@@ -113,7 +113,7 @@ pub struct Exit {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ListenError {
     /// It said why.
-    #[error("{why}")]
+    #[error("{}", why.escape_debug())]
     Refused {
         /// errno of Linux.
         errno: u32,

@@ -99,7 +99,6 @@ enum Command {
     Facts(Box<facts::Args>),
     Net(Box<net::Args>),
     Forward(Box<forward::Args>),
-    Firewall(firewall::Args),
     Hosts(hosts::Args),
     Completions(completions::Args),
     Man(man::Args),
@@ -110,7 +109,11 @@ pub fn main() -> ExitCode {
     crate::agent::keep_memory();
     let mut words = std::env::args_os();
     let sshuttle = words.next().is_some_and(|argv0| net::is_sshuttle(&argv0));
-    let words = match of_net(sshuttle, words.collect()) {
+    let words: Vec<OsString> = words.collect();
+    if !sshuttle && words.first().is_some_and(|word| word == "firewall") {
+        return firewall::main(&words[1..]);
+    }
+    let words = match of_net(sshuttle, words) {
         Ok(words) => words,
         Err(error) => {
             report::error(&error, None);
@@ -154,7 +157,6 @@ fn obey(words: Vec<OsString>) -> ExitCode {
         Ok(Cli { command: Some(Command::Facts(args)), .. }) => facts::main(*args),
         Ok(Cli { command: Some(Command::Net(args)), .. }) => net::main(*args),
         Ok(Cli { command: Some(Command::Forward(args)), .. }) => forward::main(*args),
-        Ok(Cli { command: Some(Command::Firewall(args)), .. }) => firewall::main(args),
         Ok(Cli { command: Some(Command::Hosts(args)), .. }) => hosts::main(args),
         Ok(Cli { command: Some(Command::Completions(args)), .. }) => completions::main(args),
         Ok(Cli { command: Some(Command::Man(args)), .. }) => man::main(args),

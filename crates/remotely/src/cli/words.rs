@@ -24,7 +24,8 @@ pub(super) fn normalize(command: &clap::Command, words: Vec<OsString>) -> Result
     let mut rest = head.iter().enumerate();
     while let Some((at, word)) = rest.next() {
         let (name, value) = name_and_value(word);
-        if name == b"feign" && value.is_none() {
+        // It may stand anywhere, but takes no other command's place: what `remotely firewall` may do is what sudo was told.
+        if name == b"feign" && value.is_none() && subcommand.is_none() {
             subcommand = Some("feign");
         } else if let Some(takes_value) = options.long(word, name, subcommand) {
             let value = match value {

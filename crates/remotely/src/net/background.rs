@@ -137,7 +137,7 @@ impl Ready {
         // A fork leads no process group, so this cannot fail.
         let _ = rustix::process::setsid();
         rustix::stdio::dup2_stdin(OpenOptions::new().read(true).open("/dev/null")?)?;
-        std::env::set_current_dir("/")?;
+        // It stays where it is: what ssh was told may stand on that, and it is started again for each link.
         File::from(parent).write_all(&[0])?;
         Ok(held)
     }

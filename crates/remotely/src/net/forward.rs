@@ -11,6 +11,7 @@ use remotely_session::Link;
 use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use super::line::Line;
 use super::{NetError, preparing};
@@ -219,6 +220,7 @@ async fn live(options: ForwardOptions) -> Result<i32, NetError> {
         });
         first(waits.collect()).await
     };
+    let mut serving = JoinSet::new();
     let forwarding = async {
         // What is to be listened at here can be told before anybody is connected to.
         let (here, there): (Vec<_>, Vec<_>) = forwards.into_iter().partition(|forward| forward.side == Side::Here);
@@ -232,7 +234,7 @@ async fn live(options: ForwardOptions) -> Result<i32, NetError> {
         let (reached, _) = line.connect().await.map_err(NetError::Link)?;
         let (links, link) = watch::channel(Some(reached.link().clone()));
         for (entrance, to) in entrances {
-            tokio::spawn(entrance.serve(to, link.clone()));
+            serving.spawn(entrance.serve(to, link.clone()));
         }
         let leaving = leave(there, exit, link.clone());
         tokio::select! {
@@ -240,10 +242,13 @@ async fn live(options: ForwardOptions) -> Result<i32, NetError> {
             () = line.keep(reached, links) => Ok(()),
         }
     };
-    tokio::select! {
+    let ended = tokio::select! {
         signal = interrupted => Ok(signal),
         ended = forwarding => ended.map(|()| libc::SIGTERM),
-    }
+    };
+    // Paths that were listened at go with who has listened, and this process must not be gone before.
+    serving.shutdown().await;
+    ended
 }
 
 /// Whichever is ready first.

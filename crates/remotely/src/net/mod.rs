@@ -5,18 +5,21 @@ mod background;
 mod files;
 mod forward;
 mod job;
+mod left_alone;
 mod line;
 mod table;
 mod whole;
 
 use std::ffi::OsString;
 use std::net::IpAddr;
+use std::os::fd::AsFd as _;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use remotely_net::capture::{Capture, Exits, Wanted};
+use remotely_net::capture::{Capture, Domain, Exits, Naming, Wanted};
 use remotely_net::dial::Dialer;
-use remotely_net::firewall::ClientError;
+use remotely_net::firewall::{ClientError, Firewall};
 use remotely_net::forward::ListenError;
 use remotely_net::namespace::{self, Door, JoinError, Namespace, NamespaceError, Settings};
 use remotely_net::subnet::{SubnetError, Table};
@@ -40,6 +43,8 @@ pub(crate) struct NetOptions {
     pub(crate) connect: ConnectOptions,
     /// What is reached from there; everything, if nothing is named.
     pub(crate) subnets: Wishes,
+    /// Which names are asked for there; all, if there are none.
+    pub(crate) domains: Vec<Domain>,
     /// A name by which others enter.
     pub(crate) name: Option<String>,
     /// The command and its arguments.
@@ -69,6 +74,8 @@ enum NetError {
     Nothing,
     #[error(transparent)]
     Background(BackgroundError),
+    #[error("could not enter the network {}", path.display())]
+    Enter { path: PathBuf, source: std::io::Error },
     #[error("could not listen at {at}")]
     Listen { at: String, source: std::io::Error },
     #[error("the host could not listen at {at}")]
@@ -148,7 +155,7 @@ async fn live(
     door: Option<Door>,
 ) -> Result<i32, NetError> {
     let mut job = Job::new(settings.foreground).map_err(preparing("catch signals"))?;
-    let NetOptions { connect, subnets, command, .. } = options;
+    let NetOptions { connect, subnets, domains, command, .. } = options;
     let line = Line::new(connect);
     let dialer = Dialer::new();
     let everything = subnets.is_empty();
@@ -167,7 +174,8 @@ async fn live(
     let (here, incoming) = remotely_net::link_to_self().map_err(preparing("make a link to myself"))?;
     tokio::spawn(dialer.serve_all(incoming));
     let (there, link) = watch::channel(Some(reached.link().clone()));
-    let exits = Exits { there: link, here, wanted: wanted(table), nameserver: None };
+    let naming = Naming { domains, ..Naming::default() };
+    let exits = Exits { there: link, here, wanted: wanted(table), naming, left_alone: None };
     let _capture = Capture::start(sockets, &exits).map_err(preparing("use the sockets of the network"))?;
     if let Some(door) = door {
         tokio::spawn(door.answer(namespace.holder()));
@@ -183,9 +191,13 @@ fn wanted(table: Option<Table>) -> Wanted {
     Arc::new(move |ip: IpAddr, port| table.as_ref().is_none_or(|table| table.captures(ip, port)))
 }
 
-/// Captures the whole machine until interrupted; the exit code is all that is left to do. Must be called while this process has one
-/// thread.
-pub(crate) fn whole(options: WholeOptions, background: Background) -> ExitCode {
+/// Captures the whole machine, or all that is in another network namespace of it, until interrupted; the exit code is all that is left to
+/// do. Must be called while this process has one thread.
+pub(crate) fn whole(options: WholeOptions, background: Background, inside: Option<&Path>) -> ExitCode {
+    if let Some(Err(source)) = inside.map(enter) {
+        let path = inside.unwrap_or(Path::new("")).to_owned();
+        return fatal(&NetError::Enter { path, source });
+    }
     let (ready, log) = match background.fork() {
         Ok(background::Fork::Child(ready, log)) => (ready, log),
         Ok(background::Fork::Parent(code)) => return code,
@@ -216,6 +228,22 @@ pub(crate) fn whole(options: WholeOptions, background: Background) -> ExitCode {
         }
         Err(code) => code,
     }
+}
+
+/// Lifts what kill switches dead ones have left, by the helper's word for that.
+pub(crate) fn release(word: &str) -> ExitCode {
+    let lifted = std::env::current_exe().map_err(preparing("find this executable"));
+    let lifted = lifted.and_then(|executable| {
+        Firewall::run(&[executable.into(), "firewall".into(), word.into()]).map_err(NetError::Firewall)
+    });
+    lifted.map_or_else(|error| fatal(&error), |()| ExitCode::SUCCESS)
+}
+
+/// Goes into a network namespace, and so does all that is started from here on.
+fn enter(path: &Path) -> std::io::Result<()> {
+    let namespace = std::fs::File::open(path)?;
+    let kind = Some(rustix::thread::LinkNameSpaceType::Network);
+    Ok(rustix::thread::move_into_link_name_space(namespace.as_fd(), kind)?)
 }
 
 /// The codes that scripts know of sshuttle.

@@ -7,11 +7,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use remotely_net::capture::{self, Capture, Exits, Original, Sockets};
-use remotely_net::dial::Dialer;
-use remotely_net::firewall::Firewall;
-use remotely_net::own;
-use remotely_net::rules::{Desired, Listeners, Own};
+use remotely_net::capture::{self, Capture, Domain, Exits, Naming, Original, Sockets};
+use remotely_net::dial::{Dialer, OnePort};
+use remotely_net::firewall::{ClientError, Firewall};
+use remotely_net::rules::{Desired, Listeners, Own, Protocol};
 use remotely_net::subnet::{Family, Rule, Table};
 use remotely_proto::net::Surroundings;
 use remotely_session::Link;
@@ -22,12 +21,16 @@ use tokio::sync::watch;
 
 use super::line::Line;
 use super::table::Wishes;
-use super::{NetError, preparing};
+use super::{NetError, left_alone, preparing};
 use crate::options::ConnectOptions;
 use crate::report;
+use crate::transport::is_of_here;
 
 /// The ports that are tried for the listener, as sshuttle does.
 const PORTS: std::ops::RangeInclusive<u16> = 9000..=12_300;
+
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 4096;
 
 /// What the command line says.
 #[derive(Debug)]
@@ -54,6 +57,8 @@ pub(crate) struct WholeOptions {
     pub(crate) dns: bool,
     /// The nameservers whose questions are captured; those of this machine, if there are none.
     pub(crate) nameservers: Vec<IpAddr>,
+    /// Which names are asked for there; all, if there are none.
+    pub(crate) domains: Vec<Domain>,
     /// Whom the host asks.
     pub(crate) asked: Option<SocketAddr>,
     /// Only what this user sends.
@@ -66,8 +71,15 @@ pub(crate) struct WholeOptions {
     pub(crate) kill_switch: bool,
 }
 
+impl WholeOptions {
+    /// Whether questions about names are captured.
+    fn asks(&self) -> bool {
+        self.dns || !self.nameservers.is_empty() || !self.domains.is_empty()
+    }
+}
+
 /// The helper, once there are rules.
-type Standing = Arc<Mutex<Option<Firewall>>>;
+pub(super) type Standing = Arc<Mutex<Option<Firewall>>>;
 
 /// Captures until interrupted: gives the signal. `ready` is called once, when everything is in force.
 pub(super) async fn live(options: WholeOptions, ready: impl FnOnce() -> io::Result<()>) -> Result<i32, NetError> {
@@ -77,14 +89,13 @@ pub(super) async fn live(options: WholeOptions, ready: impl FnOnce() -> io::Resu
         signal = interrupted => Ok(signal),
         ended = capture(options, standing.clone(), ready) => ended,
     };
-    let firewall = standing.lock().unwrap_or_else(PoisonError::into_inner).take();
-    // Waits until the rules are gone; a kill switch stays, unless the user has ended this.
-    let undone = tokio::task::spawn_blocking(move || match firewall {
-        Some(firewall) if ended.is_ok() => {
+    // Waits until the rules are gone; a kill switch stays, unless the user has ended this. That a terminal is gone is not the user's word.
+    let undone = tokio::task::spawn_blocking(move || {
+        let firewall = standing.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let (Some(firewall), Ok(libc::SIGINT | libc::SIGTERM)) = (firewall, &ended) {
             firewall.end();
-            ended
         }
-        _ => ended,
+        ended
     });
     match undone.await {
         Ok(ended) => ended,
@@ -116,11 +127,13 @@ async fn capture(
     standing: Standing,
     ready: impl FnOnce() -> io::Result<()>,
 ) -> Result<i32, NetError> {
-    let WholeOptions { connect, wishes, method, auto_nets, asked, .. } = &options;
-    let dialer = Dialer::new();
+    let WholeOptions { connect, wishes, method, auto_nets, .. } = &options;
+    let own_questions = OnePort::take().map_err(preparing("take a port for questions about names"))?;
+    let port = own_questions.port();
+    let dialer = Dialer::new().asking_from(own_questions);
     let mut table = wishes.table(&dialer).await.map_err(NetError::Subnet)?;
     // A password is asked for before anything else takes its time.
-    let mut firewall = blocking(helper(method)?, |argv| Firewall::start(&argv)).await?;
+    let firewall = blocking(helper(method)?, |argv| Firewall::start(&argv)).await?;
     let transparent = firewall.method() == "tproxy";
     let listening = Listening::begin(&options, transparent)?;
     let line = Line::new(connect.clone());
@@ -134,30 +147,48 @@ async fn capture(
     let (links, link) = watch::channel(Some(reached.link().clone()));
     let (here, incoming) = remotely_net::link_to_self().map_err(preparing("make a link to myself"))?;
     tokio::spawn(dialer.serve_all(incoming));
-    let exits = Exits { there: link, here, wanted: Arc::new(|_, _| true), nameserver: *asked };
+    let naming = Naming { nameserver: options.asked, domains: options.domains.clone(), here_without_link: true };
+    let mut desired = listening.desired(&options, table);
+    desired.own = left_alone::connections(connect).await;
+    if desired.own.is_empty() && !is_of_here(&connect.target) {
+        report::note("no connection of ssh was found; if its host is among the subnets, leave it out by -x");
+    }
+    let places = desired.own.iter().filter_map(|own| own.remote).collect();
+    desired.own.extend(asks_from(port));
+    let (told, left_alone) = watch::channel(places);
+    let exits = Exits { there: link, here, wanted: Arc::new(|_, _| true), naming, left_alone: Some(left_alone) };
 
-    let desired = listening.desired(&options, table);
-    let (firewall, made) = blocking((), move |()| {
-        let made = firewall.set(&desired)?;
-        Ok((firewall, made))
-    })
-    .await?;
-    let _capture = Capture::start(listening.sockets(made), &exits).map_err(preparing("use the listeners"))?;
-    let watched = firewall.watch().and_then(|socket| {
-        socket.set_nonblocking(true)?;
-        // SAFETY: a UnixStream is open, and the same one, until it is dropped.
-        Ok(unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }?)
-    });
-    let watched = watched.map_err(preparing("watch the firewall helper"))?;
-    report::note(&format!("connected; method {}", firewall.method()));
+    let method = firewall.method().to_owned();
+    let socket = firewall.watch().map_err(preparing("watch the firewall helper"))?;
     *standing.lock().unwrap_or_else(PoisonError::into_inner) = Some(firewall);
+    let made = set(&standing, desired.clone()).await?;
+    let _capture = Capture::start(listening.sockets(made), &exits).map_err(preparing("use the listeners"))?;
+    // It goes on blocking, as what it shares with those who write to the helper.
+    // SAFETY: a UnixStream is open, and the same one, until it is dropped.
+    let watched = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) };
+    let watched = watched.map_err(|error| preparing("watch the firewall helper")(error.into()))?;
+    report::note(&format!("connected; method {method}"));
+    let left_alone = left_alone::keep(connect.clone(), standing.clone(), desired, told, exits.there.clone());
     let naming = name(standing, exits.there.clone(), options.auto_hosts, options.seed_hosts.clone());
     ready().map_err(preparing("go to the background"))?;
     tokio::select! {
         _ = watched.readable() => Err(NetError::Helper),
         () = line.keep(reached, links) => Ok(libc::SIGTERM),
         () = naming => Ok(libc::SIGTERM),
+        () = left_alone => Ok(libc::SIGTERM),
     }
+}
+
+/// Has the rules be so.
+pub(super) async fn set(standing: &Standing, desired: Desired) -> Result<Vec<OwnedFd>, NetError> {
+    blocking(standing.clone(), move |standing| {
+        match standing.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+            Some(firewall) => firewall.set(&desired),
+            // It is being ended.
+            None => Err(ClientError::Ended { doing: "set the rules" }),
+        }
+    })
+    .await
 }
 
 /// Has names of the host's network written into the hosts file, for as long as there are links.
@@ -184,7 +215,7 @@ async fn name(standing: Standing, mut links: watch::Receiver<Option<Link>>, auto
 /// Does what blocks on a thread that may wait.
 async fn blocking<A: Send + 'static, T: Send + 'static>(
     with: A,
-    act: impl FnOnce(A) -> Result<T, remotely_net::firewall::ClientError> + Send + 'static,
+    act: impl FnOnce(A) -> Result<T, ClientError> + Send + 'static,
 ) -> Result<T, NetError> {
     match tokio::task::spawn_blocking(move || act(with)).await {
         Ok(done) => done.map_err(NetError::Firewall),
@@ -243,18 +274,20 @@ impl Listening {
                 Err(_) if family == Family::V6 && wanted.is_none() => continue,
                 Err(error) => return Err(error),
             };
+            // More than the library asks for: bursts of connections come at once.
+            rustix::net::listen(&listener, BACKLOG).map_err(|error| preparing("listen")(error.into()))?;
             let port = listener.local_addr().map_err(preparing("listen"))?.port();
-            set(&mut listening.ports, family, port);
+            note(&mut listening.ports, family, port);
             listening.tcp.push(listener);
-            if options.dns || !options.nameservers.is_empty() {
+            if options.asks() {
                 let (datagrams, connections) = for_names(wanted.map_or(ip, |at| at.ip()))?;
-                set(&mut listening.dns, family, datagrams.local_addr().map_err(preparing("listen"))?.port());
+                note(&mut listening.dns, family, datagrams.local_addr().map_err(preparing("listen"))?.port());
                 listening.names.0.push(datagrams);
                 listening.names.1.push(connections);
             }
         }
         if transparent {
-            // The helper makes them; until then nobody else has the ports.
+            // The helper makes them, at the same ports.
             listening.tcp.clear();
         }
         Ok(listening)
@@ -264,10 +297,9 @@ impl Listening {
         let mut desired = Desired::new(self.ports.v4.or(self.ports.v6).unwrap_or_default(), table);
         (desired.tcp, desired.dns) = (self.ports, self.dns);
         desired.nameservers = match &options.nameservers[..] {
-            [] if options.dns => nameservers(),
+            [] if options.asks() => nameservers(),
             named => named.to_vec(),
         };
-        desired.own = ours();
         (desired.user, desired.group, desired.mark) = (options.user, options.group, options.mark);
         desired.router = [options.v4, options.v6].into_iter().flatten().any(|at| !at.ip().is_loopback());
         desired.kill_switch = options.kill_switch;
@@ -283,17 +315,15 @@ impl Listening {
     }
 }
 
-/// The connections of ssh and of whatever it connects by, and new ones to the same places.
-fn ours() -> Vec<Own> {
-    let found = own::connections(std::process::id()).unwrap_or_default();
-    let mut again: Vec<Own> = found.into_iter().map(|own| Own { local: None, ..own }).collect();
-    again.retain(|own| own.remote.is_some_and(|remote| !remote.ip().is_loopback()));
-    again.sort_unstable_by_key(|own| own.remote);
-    again.dedup();
-    again
+/// Our own questions about names.
+fn asks_from(port: u16) -> impl Iterator<Item = Own> {
+    let ends = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
+    let local = ends.map(|ip| Some(SocketAddr::new(ip, port)));
+    let both = local.into_iter().flat_map(|local| [Protocol::Udp, Protocol::Tcp].map(|protocol| (protocol, local)));
+    both.map(|(protocol, local)| Own { protocol, local, remote: None })
 }
 
-fn set(listeners: &mut Listeners, family: Family, port: u16) {
+fn note(listeners: &mut Listeners, family: Family, port: u16) {
     match family {
         Family::V4 => listeners.v4 = Some(port),
         Family::V6 => listeners.v6 = Some(port),

@@ -172,6 +172,7 @@ pub(super) fn block_all() {
 }
 
 /// Lets this thread, and those that it starts, write to the terminal and give it to others, from the background too.
+#[cfg(feature = "cli")]
 pub(crate) fn block_terminal_output() {
     mask(libc::SIG_BLOCK, bit(libc::SIGTTOU));
 }

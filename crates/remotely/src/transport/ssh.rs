@@ -21,6 +21,12 @@ pub(crate) fn question(place: &Ssh, opts: &[OsString]) -> Vec<OsString> {
     to(place, opts, &["-G"])
 }
 
+/// The command line that asks a control master of the user's, if there is one for `place`, who it is.
+#[cfg(feature = "cli")]
+pub(crate) fn check(place: &Ssh, opts: &[OsString]) -> Vec<OsString> {
+    to(place, opts, &["-O", "check"])
+}
+
 fn to(place: &Ssh, opts: &[OsString], last: &[&str]) -> Vec<OsString> {
     let mut argv: Vec<OsString> = ["ssh", "-o", "RemoteCommand=none"].map(Into::into).into();
     if let Some(port) = place.port {

@@ -3,9 +3,10 @@
 
 use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
+use remotely_net::capture::Domain;
 
 use super::super::way::{Way, Words, words};
 use crate::net::{Background, WholeOptions, Wishes};
@@ -56,6 +57,9 @@ pub(crate) struct Args {
     /// Have the host answer questions about names.
     #[arg(long)]
     dns: bool,
+    /// Have the host answer questions about names in this domain, and this machine all others.
+    #[arg(long = "dns-domain", value_name = "DOMAIN[,DOMAIN]", value_delimiter = ',')]
+    dns_domains: Vec<Domain>,
     /// Only questions to these nameservers.
     #[arg(long, value_name = "IP[,IP]", value_delimiter = ',')]
     ns_hosts: Vec<IpAddr>,
@@ -80,7 +84,7 @@ pub(crate) struct Args {
     /// The mark of packets of method tproxy, hexadecimal.
     #[arg(short, long, value_name = "MARK", value_parser = mark)]
     tmark: Option<u32>,
-    /// When this ends, however it does, drop what was captured instead of sending it in clear, until the next one is connected.
+    /// When this ends other than by Ctrl-C or SIGTERM, drop what was captured instead of sending it in clear, until the next one is connected.
     #[arg(long)]
     kill_switch: bool,
     /// Go to the background once connected.
@@ -92,12 +96,15 @@ pub(crate) struct Args {
     /// Log to syslog.
     #[arg(long)]
     syslog: bool,
-    /// Capture in this named network namespace.
+    /// Capture in this network namespace, by its name for ip-netns(8). Needs root.
     #[arg(long, value_name = "NAME", conflicts_with = "namespace_pid")]
     namespace: Option<String>,
-    /// Capture in the network namespace of this process.
+    /// Capture in the network namespace of this process. Needs root.
     #[arg(long, value_name = "PID")]
     namespace_pid: Option<u32>,
+    /// Lift the kill switch of one that has gone, without connecting again.
+    #[arg(long, conflicts_with_all = ["remote", "words", "join"])]
+    release: bool,
     /// Print what lets a user run this without a password of sudo.
     #[arg(long)]
     sudoers_no_modify: bool,
@@ -147,6 +154,9 @@ struct Idle {
     wrap: Option<u16>,
 }
 
+/// Those of this system.
+const METHODS: [&str; 4] = ["auto", "nft", "nat", "tproxy"];
+
 const AFTER: &str = "\
 An executable called `sshuttle` that is a link to this one takes the same options, with -r.
 @FILE stands for the arguments in a file, one a line; SSHUTTLE_ARGS for more in front.
@@ -186,6 +196,8 @@ pub(crate) enum Asked {
     Join { name: String, command: Vec<OsString> },
     /// The whole machine.
     Whole { target: String, subnets: Vec<String> },
+    /// No kill switch is left.
+    Release,
     /// Text for sudoers(5).
     Sudoers { user: Option<String> },
 }
@@ -199,6 +211,8 @@ pub(crate) enum AskedError {
     Nobody { what: &'static str, name: String },
     #[error("{0:?}: a command that is ssh is wanted: ssh, or ssh with options")]
     NotSsh(OsString),
+    #[error("there is no method {0}: it is auto, nft, nat or tproxy")]
+    Method(String),
     #[error("which host? remotely net TARGET SUBNET..., or -r TARGET")]
     NoTarget,
     #[error("-r {0:?} is this machine: remotely net has nothing to do then")]
@@ -215,6 +229,9 @@ impl Args {
         let command = self.command.clone();
         if self.sudoers_no_modify {
             return Ok(Asked::Sudoers { user: self.sudoers_user.clone() });
+        }
+        if self.release {
+            return Ok(Asked::Release);
         }
         if let Some(name) = self.join.clone() {
             return Ok(Asked::Join { name, command });
@@ -250,6 +267,11 @@ impl Args {
         }
     }
 
+    /// Which names are asked for there.
+    pub(super) fn domains(&self) -> Vec<Domain> {
+        self.dns_domains.clone()
+    }
+
     /// The way to the host: with `-e`, by that ssh.
     pub(crate) fn connect(&self, target: Target) -> Result<ConnectOptions, AskedError> {
         let mut connect = self.way.clone().options(target);
@@ -269,6 +291,9 @@ impl Args {
         if !idle.is_empty() {
             report::note(&format!("{} has no meaning here, and needs none", idle.join(", ")));
         }
+        if !METHODS.contains(&&*self.method) {
+            return Err(AskedError::Method(self.method.clone()));
+        }
         let user = self.user.as_deref().map(|name| number("user", "/etc/passwd", name)).transpose()?;
         let group = self.group.as_deref().map(|name| number("group", "/etc/group", name)).transpose()?;
         let options = WholeOptions {
@@ -283,6 +308,7 @@ impl Args {
             no_v6: self.disable_ipv6,
             dns: self.dns,
             nameservers: self.ns_hosts.clone(),
+            domains: self.dns_domains.clone(),
             asked: self.to_ns,
             user,
             group,
@@ -291,6 +317,12 @@ impl Args {
         };
         let pidfile = self.pidfile.clone().unwrap_or_else(|| "remotely.pid".into());
         Ok((options, Background { daemon: self.daemon, pidfile, syslog: self.syslog }))
+    }
+
+    /// The network namespace in which everything is captured, if it is not this one.
+    pub(super) fn inside(&self) -> Option<PathBuf> {
+        let named = self.namespace.as_ref().map(|name| Path::new("/run/netns").join(name));
+        named.or_else(|| self.namespace_pid.map(|pid| format!("/proc/{pid}/ns/net").into()))
     }
 
     fn is_of_whole_machine(&self) -> bool {
@@ -307,6 +339,11 @@ impl Args {
             (self.tmark.is_some(), "--tmark"),
             (self.kill_switch, "--kill-switch"),
             (self.daemon, "--daemon"),
+            (self.pidfile.is_some(), "--pidfile"),
+            (self.syslog, "--syslog"),
+            (self.auto_nets, "--auto-nets"),
+            (self.disable_ipv6, "--disable-ipv6"),
+            (!self.ns_hosts.is_empty(), "--ns-hosts"),
             (self.auto_hosts, "--auto-hosts"),
             (!self.seed_hosts.is_empty(), "--seed-hosts"),
             (self.namespace.is_some() || self.namespace_pid.is_some(), "--namespace"),

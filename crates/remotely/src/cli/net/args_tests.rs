@@ -1,3 +1,5 @@
+//! Command lines that users of sshuttle have, and what they mean.
+
 use clap::Parser;
 
 use super::*;

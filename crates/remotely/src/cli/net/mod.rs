@@ -9,7 +9,7 @@ use std::process::ExitCode;
 pub(super) use self::args::Args;
 use self::args::{Asked, AskedError};
 pub(super) use self::expand::{ExpandError, expand, is_sshuttle};
-use super::log;
+use super::{firewall, log};
 use crate::net::{self, NetOptions};
 use crate::report::{self, Failure, exit_code};
 use crate::target::Target;
@@ -29,15 +29,18 @@ pub(super) fn main(args: Args) -> ExitCode {
         Ok((Asked::Private { subnets, command, name, .. }, Some(target))) => {
             let subnets = args.wishes(subnets);
             match args.connect(target) {
-                Ok(connect) => net::run(NetOptions { connect, subnets, name, command: or_shell(command) }),
+                Ok(connect) => {
+                    net::run(NetOptions { connect, subnets, domains: args.domains(), name, command: or_shell(command) })
+                }
                 Err(error) => refuse(&error),
             }
         }
         Ok((Asked::Whole { subnets, .. }, Some(target))) => match args.whole(subnets, target) {
-            Ok((options, background)) => net::whole(options, background),
+            Ok((options, background)) => net::whole(options, background, args.inside().as_deref()),
             Err(error) => refuse(&error),
         },
         Ok((Asked::Join { name, command }, _)) => net::join(&name, &or_shell(command)),
+        Ok((Asked::Release, _)) => net::release(firewall::RELEASE),
         Ok((Asked::Sudoers { user }, _)) => sudoers(user.as_deref()),
         Ok(_) => refuse(&AskedError::NoTarget),
         Err(error) => refuse(&error),
@@ -62,7 +65,30 @@ fn sudoers(user: Option<&str>) -> ExitCode {
     let user = user.map(str::to_owned).or_else(|| std::env::var("USER").ok()).unwrap_or_else(|| "%sudo".to_owned());
     let Ok(executable) = std::env::current_exe() else { return exit_code(Failure::Setup) };
     println!("# For a file in /etc/sudoers.d; see visudo(8). Who may write to the executable may become root by it.");
-    println!("Cmnd_Alias REMOTELY_FIREWALL = {} firewall *", executable.display());
+    let path = escaped(&executable.to_string_lossy());
+    let commands = firewall::WORDS.map(|word| format!("{path} firewall {word}"));
+    println!("Cmnd_Alias REMOTELY_FIREWALL = {}", commands.join(", \\\n    "));
     println!("{user} ALL=NOPASSWD: REMOTELY_FIREWALL");
     ExitCode::SUCCESS
+}
+
+/// As sudoers(5) wants it in a command.
+fn escaped(path: &str) -> String {
+    path.chars().fold(String::new(), |mut out, c| {
+        if matches!(c, ' ' | ',' | ':' | '=' | '\\' | '*' | '?' | '[' | ']' | '!' | '#' | '"' | '(' | ')') {
+            out.push('\\');
+        }
+        out.push(c);
+        out
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_means_itself_to_sudo() {
+        assert_eq!(escaped("/opt/my tools/r*=1"), "/opt/my\\ tools/r\\*\\=1");
+    }
 }
