@@ -295,7 +295,7 @@ fn what_sudo_may_run_can_do_nothing_else() {
 fn another_network_namespace_is_captured() {
     let site = Site::start();
     // One that looks as the client's: nothing else has a way to the host.
-    let inside = Process::start(&mut site.pair.client.command("sleep").args(["1000"]), b"");
+    let inside = Process::start(site.pair.client.command("sleep").args(["1000"]), b"");
     let words = format!("remotely net -r {} 10.66.0.0/16 --namespace-pid {}", site.pair.target(), inside.pid());
     let refused = site.here(&words);
     assert!(refused.code() == 99 && refused.errors().contains("could not enter the network"), "{refused}");
