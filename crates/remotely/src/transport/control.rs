@@ -113,6 +113,8 @@ async fn pass(control: &UnixStream, fd: BorrowedFd<'_>) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+    use std::os::unix::net;
     use std::path::PathBuf;
     use std::{env, fs};
 
@@ -136,17 +138,21 @@ mod tests {
         path
     }
 
-    /// Answers as ssh does, `opened` or not, and returns the command and what came on its standard input.
-    async fn answer(listener: tokio::net::UnixListener, opened: bool) -> Vec<u8> {
-        let (mut stream, _) = listener.accept().await.unwrap();
-        let hello = receive(&mut stream).await.unwrap();
-        send(&mut stream, &hello).await.unwrap();
-        let asked = receive(&mut stream).await.unwrap();
-        stream.read_exact(&mut [0; 3]).await.unwrap();
+    /// Answers as ssh does, `opened` or not, and returns the command. By calls that wait, since each byte with a descriptor is read alone.
+    fn answer(listener: &net::UnixListener, opened: bool) -> Vec<u8> {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut hello = [0; 12];
+        stream.read_exact(&mut hello).unwrap();
+        stream.write_all(&hello).unwrap();
+        let mut length = [0; 4];
+        stream.read_exact(&mut length).unwrap();
+        let mut asked = vec![0; u32::from_be_bytes(length) as usize];
+        stream.read_exact(&mut asked).unwrap();
+        stream.read_exact(&mut [0; 3]).unwrap();
         let kind: u32 = if opened { SESSION_OPENED } else { 0x8000_0003 };
         let mut said = [kind.to_be_bytes(), REQUEST.to_be_bytes(), 7_u32.to_be_bytes()].concat();
         said.extend_from_slice(if opened { b"" } else { b"refused" });
-        send(&mut stream, &said).await.unwrap();
+        stream.write_all(&[&(said.len() as u32).to_be_bytes()[..], &said].concat()).unwrap();
         asked[40..].to_vec()
     }
 
@@ -155,7 +161,8 @@ mod tests {
         let directory = directory("sessions");
         for opened in [true, false] {
             let path = directory.join(if opened { "yes" } else { "no" });
-            let ssh = tokio::spawn(answer(tokio::net::UnixListener::bind(&path).unwrap(), opened));
+            let listener = net::UnixListener::bind(&path).unwrap();
+            let ssh = tokio::task::spawn_blocking(move || answer(&listener, opened));
             let session = open(&path, b"exec sh").await;
             assert_eq!(ssh.await.unwrap(), b"exec sh");
             match session {
