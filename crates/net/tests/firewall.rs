@@ -293,7 +293,24 @@ fn tracked_connections_to_our_ports_are_forgotten() {
     let left = tracked();
     assert!(!left.contains(&format!("sport={port} ")), "{left}");
     assert!(left.contains("dst=10.1.0.1"), "others stay: {left}");
-    assert_eq!(forget(&[port]).unwrap(), 0);
+    assert_eq!(forget(&[(Protocol::Tcp, port)]).unwrap(), 0);
+}
+
+#[test]
+fn tracked_connections_of_others_are_not_forgotten() {
+    let _site = site();
+    let (port, _) = place::tunnel(true, false);
+    // As of a container whose port is published, beside one that is redirected to this machine.
+    sh(&format!(
+        "nft 'table ip published {{ chain output {{ type nat hook output priority -90;
+         tcp dport 9000 dnat to 10.0.0.1:80; tcp dport 9001 redirect to :{port}; }}; }}'"
+    ));
+    assert_eq!(ask("192.0.2.1:9000"), "peer");
+    assert_eq!(ask("192.0.2.1:9001"), "tunnel 192.0.2.1:9001");
+    assert_eq!(forget(&[(Protocol::Tcp, 80), (Protocol::Udp, port)]).unwrap(), 0);
+    assert!(sh("conntrack -L 2>/dev/null").contains("dport=9000 "));
+    assert_eq!(forget(&[(Protocol::Tcp, port)]).unwrap(), 1);
+    assert!(!sh("conntrack -L 2>/dev/null").contains("dport=9001 "));
 }
 
 #[test]

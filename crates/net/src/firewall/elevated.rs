@@ -293,8 +293,16 @@ fn near(family: Family, any: bool) -> IpAddr {
 }
 
 fn forget(desired: &Desired) {
-    let ports = [desired.tcp, desired.udp, desired.dns].map(|ports| [ports.v4, ports.v6]);
-    let ports: Vec<u16> = ports.into_iter().flatten().flatten().collect();
+    let mut ports = Vec::new();
+    for (listeners, protocols) in [
+        (desired.tcp, &[Protocol::Tcp][..]),
+        (desired.udp, &[Protocol::Udp]),
+        (desired.dns, &[Protocol::Tcp, Protocol::Udp]),
+    ] {
+        for port in [listeners.v4, listeners.v6].into_iter().flatten() {
+            ports.extend(protocols.iter().map(|protocol| (*protocol, port)));
+        }
+    }
     if let Err(error) = conntrack::forget(&ports) {
         tracing::debug!(error = %error, "tracked connections are not forgotten");
     }
