@@ -192,6 +192,39 @@ fn a_killed_helper_leaves_no_rule() {
 }
 
 #[test]
+fn rules_of_iptables_change_without_a_gap() {
+    let site = site();
+    let mut firewall = start("nat");
+    let first = Desired { kill_switch: true, ..desired() };
+    firewall.set(&first).unwrap();
+    let jumps =
+        || sh("iptables -w -t nat -S OUTPUT; iptables -w -S OUTPUT").lines().filter(|l| l.contains("-j")).count();
+    assert_eq!(jumps(), 2);
+    let (tell, told) = std::sync::mpsc::channel::<()>();
+    let asker = std::thread::spawn(move || {
+        let mut asked = 0;
+        while told.try_recv() != Err(std::sync::mpsc::TryRecvError::Disconnected) {
+            let answer = ask("10.0.0.1:80");
+            assert!(answer.starts_with("tunnel"), "{answer:?} after {asked}");
+            asked += 1;
+        }
+        asked
+    });
+    for round in 0u8..10 {
+        let more = Rule::exclude(Subnet::new([10, 5, round, 0].into(), 24, None).unwrap());
+        let table = Table::new(first.table.rules().iter().copied().chain([more]));
+        let user = (round % 2 == 1).then_some(0);
+        firewall.set(&Desired { table, user, kill_switch: round % 3 != 0, ..first.clone() }).unwrap();
+        assert_eq!(jumps(), if round % 3 == 0 { 1 } else { 2 });
+        assert_eq!(ask(&format!("10.5.{round}.1:80")), "peer");
+    }
+    drop(tell);
+    assert!(asker.join().unwrap() > 10);
+    firewall.end();
+    site.nothing_is_left();
+}
+
+#[test]
 fn what_a_killed_helper_has_left_is_undone_by_the_next() {
     let site = site();
     for method in ["nat", "tproxy"] {

@@ -136,7 +136,8 @@ struct Standing {
     desired: Desired,
     plan: Plan,
     journal: Journal,
-    applied: bool,
+    /// A kill switch is in force that stays unless the user ends it.
+    keeps: bool,
 }
 
 impl Elevated<'_> {
@@ -185,7 +186,7 @@ impl Elevated<'_> {
         let mut journal = Journal::open(&self.settings.place, desired.instance).map_err(ElevatedError::Journal)?;
         forget(&desired);
         let old = journal.releases();
-        self.stand(Standing { desired, plan, journal, applied: false })?;
+        self.stand(Standing { desired, plan, journal, keeps: false }, None)?;
         // A kill switch of before that has the name of ours is replaced already.
         let plan = self.standing.as_ref().map(|standing| &standing.plan);
         let stale = old.iter().filter(|step| plan.is_none_or(|plan| !plan.release.contains(step)));
@@ -201,24 +202,32 @@ impl Elevated<'_> {
             self.standing = Some(before);
             return Err(ElevatedError::Ports);
         }
-        let Standing { plan: old, journal, .. } = before;
-        for step in old.undo.iter().chain(&old.release) {
-            if !plan.undo.contains(step) && !plan.release.contains(step) {
-                let _ = apply::run(step);
+        let Standing { plan: old, journal, keeps, .. } = before;
+        let stood = self.stand(Standing { desired, plan, journal, keeps }, Some(&old));
+        // Only now: meanwhile nothing goes in clear.
+        if let Some(Standing { desired, plan, journal, .. }) = &mut self.standing {
+            // Where the new ones can't be, a kill switch of before stays.
+            let lifted = if stood.is_ok() { &old.release[..] } else { &[] };
+            for (before, now) in [(&old.undo[..], &plan.undo), (lifted, &plan.release)] {
+                before.iter().filter(|step| !now.contains(step)).for_each(|step| drop(apply::run(step)));
+            }
+            if stood.is_ok() {
+                let port = (!self.names.is_empty()).then_some(desired.instance);
+                journal.note(plan, None, port).map_err(ElevatedError::Journal)?;
             }
         }
-        self.stand(Standing { desired, plan, journal, applied: false })?;
+        stood?;
         forget_answers();
         answer("STARTED\n", &[])
     }
 
     /// Notes the rules, and sets them. What has failed is undone with all else.
-    fn stand(&mut self, standing: Standing) -> Result<(), ElevatedError> {
+    fn stand(&mut self, standing: Standing, before: Option<&Plan>) -> Result<(), ElevatedError> {
         let standing = self.standing.insert(standing);
         let port = (!self.names.is_empty()).then_some(standing.desired.instance);
-        standing.journal.note(&standing.plan, port).map_err(ElevatedError::Journal)?;
+        standing.journal.note(&standing.plan, before, port).map_err(ElevatedError::Journal)?;
         self.applier.apply(&standing.plan).map_err(ElevatedError::Apply)?;
-        standing.applied = true;
+        standing.keeps = standing.desired.kill_switch;
         Ok(())
     }
 
@@ -246,7 +255,7 @@ impl Elevated<'_> {
     fn write_names(&mut self) {
         let Some(standing) = &mut self.standing else { return };
         let port = standing.desired.instance;
-        let noted = standing.journal.note(&standing.plan, Some(port));
+        let noted = standing.journal.note(&standing.plan, None, Some(port));
         if noted.is_ok()
             && let Err(error) = hosts::write(&self.settings.hosts, port, &self.names)
         {
@@ -268,7 +277,7 @@ impl Elevated<'_> {
     fn undo(&mut self, done: bool) {
         let Some(standing) = self.standing.take() else { return };
         self.applier.undo(&standing.plan);
-        let keep = standing.desired.kill_switch && standing.applied && !done;
+        let keep = standing.keeps && !done;
         if !keep {
             apply::release(&standing.plan);
         }
