@@ -1,6 +1,7 @@
 //! Carries out plans: runs the steps, takes back the half of one that failed. Called by the helper, and by who has a namespace of his own.
 
 use std::io::{self, Write as _};
+use std::os::fd::BorrowedFd;
 use std::process::Stdio;
 
 use super::held::Held;
@@ -84,6 +85,12 @@ impl Applier {
         plan.undo.iter().for_each(|step| drop(run(step)));
     }
 
+    /// Becomes readable when the process has ended that holds tables, and with it these; `None` where there is none, or a kernel before
+    /// Linux 5.3.
+    pub(crate) fn holder(&self) -> Option<BorrowedFd<'_>> {
+        self.held.as_ref().and_then(Held::process)
+    }
+
     fn hold(&mut self, text: &str) -> Result<(), ApplyError> {
         let failed = |source| ApplyError::Run { program: "nft".into(), source };
         let held = match &mut self.held {
@@ -128,6 +135,8 @@ pub(crate) fn run(step: &Step) -> Result<(), ApplyError> {
     let failed = |source| ApplyError::Run { program: program.to_owned(), source };
     let mut command = spawn::command(program);
     command.args(&arguments).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+    // Nothing goes on while somebody else undoes what a killed one has done.
+    spawn::dies_with_us(&mut command);
     let mut child = command.spawn().map_err(failed)?;
     if let Some(mut stdin) = child.stdin.take() {
         // What does not read its input says why by its status.

@@ -5,12 +5,16 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::FlockOperation;
 
 use super::apply;
 use crate::hosts;
 use crate::rules::{Plan, Step};
+
+/// How often the lock of one that dies is tried, 10 ms apart.
+const DYING: u32 = 500;
 
 /// Why a journal cannot be kept.
 #[derive(Debug, thiserror::Error)]
@@ -137,6 +141,25 @@ fn draft(journal: &Path) -> PathBuf {
 /// Undoes what dead helpers of this network namespace have left, but for kill switches.
 pub(crate) fn mend(place: &Path, hosts_file: &Path) {
     dead(place).into_iter().for_each(|journal| undo(journal, hosts_file));
+}
+
+/// Undoes what the helper of one instance has left that is just dying; tells whether there was something.
+pub(crate) fn mend_after(place: &Path, hosts_file: &Path, instance: u16) -> bool {
+    for _ in 0..DYING {
+        if !place.join(format!("{}{instance}", prefix())).exists() {
+            return false;
+        }
+        match Journal::open(place, instance) {
+            Ok(journal) => {
+                undo(journal, hosts_file);
+                return true;
+            }
+            // What a process has locked is free only at the end of its end.
+            Err(JournalError::Used { .. }) => std::thread::sleep(Duration::from_millis(10)),
+            Err(JournalError::Write { .. }) => return false,
+        }
+    }
+    false
 }
 
 fn undo(mut journal: Journal, hosts_file: &Path) {

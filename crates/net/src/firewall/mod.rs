@@ -5,9 +5,12 @@ mod apply;
 mod client;
 mod conntrack;
 mod elevated;
+mod guardian;
 mod held;
 mod journal;
 mod line;
+mod names;
+mod signals;
 mod socket;
 mod spawn;
 
