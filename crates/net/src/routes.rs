@@ -1,11 +1,13 @@
-//! Which networks a machine reaches by routes of its own (`--auto-nets`): asked of the kernel by netlink. Run on the dial side.
+//! Which networks a machine reaches by routes of its own (`--auto-nets`), and whether an address is one of its own: asked of the kernel
+//! by netlink. Run on the dial side, and by the elevated helper.
 
 use std::io;
 use std::net::IpAddr;
 
-use crate::netlink::{DUMP, Netlink, attribute};
+use crate::netlink::{ACKNOWLEDGED, DUMP, Netlink, attribute};
 use crate::subnet::{Family, Subnet};
 
+const NEW_ROUTE: u16 = 24;
 const GET_ROUTE: u16 = 26;
 const DESTINATION: u16 = 1;
 const TABLE: u16 = 15;
@@ -13,6 +15,44 @@ const MAIN: u32 = 254;
 const UNICAST: u8 = 1;
 /// `struct rtmsg`.
 const FIXED: usize = 12;
+/// Where in it the type of the route is.
+const TYPE: usize = 7;
+
+/// Whether nobody but this machine, or a whole network, has this address: one of its own, of loopback, multicast, broadcast, none.
+/// Where the kernel does not tell, it is taken for one.
+pub(crate) fn is_here(ip: IpAddr) -> bool {
+    let ip = ip.to_canonical();
+    if ip.is_unspecified() || ip.is_loopback() || ip.is_multicast() || ip == IpAddr::from([255; 4]) {
+        return true;
+    }
+    let (family, address) = match ip {
+        IpAddr::V4(ip) => (libc::AF_INET, ip.octets().to_vec()),
+        IpAddr::V6(ip) => (libc::AF_INET6, ip.octets().to_vec()),
+    };
+    let mut body = vec![0; FIXED];
+    // The family, and the width of the destination.
+    body[0] = family as u8;
+    body[1] = address.len() as u8 * 8;
+    body.extend((address.len() as u16 + 4).to_ne_bytes());
+    body.extend(DESTINATION.to_ne_bytes());
+    body.extend(address);
+    let mut foreign = false;
+    // Local, broadcast, anycast, multicast.
+    let ours = |kind: u8| (2..=5).contains(&kind);
+    let answer = Netlink::open(None).and_then(|netlink| {
+        netlink.ask(GET_ROUTE, ACKNOWLEDGED, &body, |kind, route| {
+            foreign |= kind == NEW_ROUTE && route.get(TYPE).is_some_and(|kind| !ours(*kind));
+        })
+    });
+    match answer {
+        Ok(()) => !foreign,
+        // No way leads there, or one on which all ends.
+        Err(error) => !matches!(
+            error.raw_os_error(),
+            Some(libc::ENETUNREACH | libc::EHOSTUNREACH | libc::EACCES | libc::EINVAL | libc::EAGAIN)
+        ),
+    }
+}
 
 /// What a machine has routes to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -278,6 +278,22 @@ fn what_fails_halfway_leaves_nothing() {
 }
 
 #[test]
+fn a_change_that_fails_leaves_the_kill_switch() {
+    let _place = place::make();
+    for method in [&Nft as &dyn Method, &Nat] {
+        let before = state();
+        let desired = Desired { kill_switch: true, owned: method.name() == "nft", ..desired(method, false) };
+        let (mut applier, plan) = applied(method, &desired);
+        let mut broken = plan.clone();
+        broken.apply.push(remotely_net::rules::Step::Nft { text: "no such thing\n".into(), held: false });
+        applier.apply(&broken).unwrap_err();
+        assert_eq!(ask("10.0.0.1:80"), "nobody", "{}", method.name());
+        release(&plan);
+        assert_eq!(state(), before);
+    }
+}
+
+#[test]
 fn five_hundred_subnets_are_in_at_once() {
     let _place = place::make();
     let subnets: Vec<String> = (0..500).map(|n| format!("10.{}.{}.0/24", n / 100, n % 100 * 2)).collect();

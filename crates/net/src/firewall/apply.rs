@@ -1,6 +1,7 @@
 //! Carries out plans: runs the steps, takes back the half of one that failed. Called by the helper, and by who has a namespace of his own.
 
 use std::io::{self, Write as _};
+use std::os::fd::BorrowedFd;
 use std::process::Stdio;
 
 use super::held::Held;
@@ -35,6 +36,8 @@ pub struct Applier {
     held: Option<Held>,
     /// Commands that are in force, which a change of rules beside them need not touch.
     standing: Vec<Step>,
+    /// How to lift the kill switch that is in force.
+    kept: Vec<Step>,
 }
 
 impl Applier {
@@ -44,34 +47,34 @@ impl Applier {
         Self::default()
     }
 
-    /// Carries a plan out. When a step fails, those before it are undone. May be called again, with the same plan or another one of the
-    /// same instance.
+    /// Carries a plan out. When a step fails, those before it are undone, but for a kill switch that was in force before. May be called
+    /// again, with the same plan or another one of the same instance: what was captured before is captured all the while.
     ///
     /// # Errors
     ///
     /// The first step that fails.
     pub fn apply(&mut self, plan: &Plan) -> Result<(), ApplyError> {
-        let commands: Vec<Step> = plan.apply.iter().filter(|step| matches!(step, Step::Run { .. })).cloned().collect();
-        let stands = !commands.is_empty() && commands == self.standing;
-        if !stands {
-            // What is made by one transaction replaces itself; commands would add a second of each.
-            for step in plan.undo.iter().chain(&plan.release).filter(|step| matches!(step, Step::Run { .. })) {
+        if self.standing.is_empty() {
+            // What is made by one transaction replaces itself; of commands there may be some that a dead one has left.
+            for step in plan.undo.iter().filter(|step| matches!(step, Step::Run { .. })) {
                 let _ = run(step);
             }
         }
         for step in &plan.apply {
             let done = match step {
-                Step::Run { .. } if stands => Ok(()),
                 Step::Nft { text, held: true } => self.hold(text),
+                Step::Nft { .. } => run(step),
+                step if self.standing.contains(step) => Ok(()),
                 step => run(step),
             };
             if let Err(error) = done {
                 self.undo(plan);
-                release(plan);
+                plan.release.iter().filter(|step| !self.kept.contains(step)).for_each(|step| drop(run(step)));
                 return Err(error);
             }
         }
-        self.standing = commands;
+        self.standing = plan.apply.iter().filter(|step| !matches!(step, Step::Nft { .. })).cloned().collect();
+        self.kept.clone_from(&plan.release);
         Ok(())
     }
 
@@ -80,6 +83,12 @@ impl Applier {
         self.held.take();
         self.standing.clear();
         plan.undo.iter().for_each(|step| drop(run(step)));
+    }
+
+    /// Becomes readable when the process has ended that holds tables, and with it these; `None` where there is none, or a kernel before
+    /// Linux 5.3.
+    pub(crate) fn holder(&self) -> Option<BorrowedFd<'_>> {
+        self.held.as_ref().and_then(Held::process)
     }
 
     fn hold(&mut self, text: &str) -> Result<(), ApplyError> {
@@ -114,15 +123,20 @@ pub fn supports(method: &dyn Method) -> bool {
 /// Runs one step, which does not have to be held.
 pub(crate) fn run(step: &Step) -> Result<(), ApplyError> {
     let (program, arguments, input) = match step {
-        Step::Nft { text, .. } => ("nft", vec!["-f".to_owned(), "-".to_owned()], text),
-        Step::Run { argv, input } => {
-            let (program, arguments) = argv.split_first().map_or(("", &[][..]), |(a, b)| (a.as_str(), b));
-            (program, arguments.to_vec(), input)
+        Step::Nft { text, .. } => ("nft", vec!["-f".to_owned(), "-".to_owned()], text.as_str()),
+        Step::Run { argv, input } => command(argv, input),
+        Step::Unless { there, argv } => {
+            if run(&Step::Run { argv: there.clone(), input: String::new() }).is_ok() {
+                return Ok(());
+            }
+            command(argv, "")
         }
     };
     let failed = |source| ApplyError::Run { program: program.to_owned(), source };
     let mut command = spawn::command(program);
     command.args(&arguments).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+    // Nothing goes on while somebody else undoes what a killed one has done.
+    spawn::dies_with_us(&mut command);
     let mut child = command.spawn().map_err(failed)?;
     if let Some(mut stdin) = child.stdin.take() {
         // What does not read its input says why by its status.
@@ -134,4 +148,9 @@ pub(crate) fn run(step: &Step) -> Result<(), ApplyError> {
     }
     let said = String::from_utf8_lossy(&output.stderr).trim().chars().take(300).collect();
     Err(ApplyError::Refused { program: program.to_owned(), said })
+}
+
+fn command<'a>(argv: &'a [String], input: &'a str) -> (&'a str, Vec<String>, &'a str) {
+    let (program, arguments) = argv.split_first().map_or(("", &[][..]), |(program, rest)| (program.as_str(), rest));
+    (program, arguments.to_vec(), input)
 }

@@ -1,11 +1,15 @@
 //! Forgets tracked connections that lead to ports of ours. Without that, a new connection that happens to have the source port of an
 //! old one is sent to a listener that is gone, and refused.
 
+use std::collections::HashMap;
 use std::io;
+use std::net::IpAddr;
 
 use rustix::net::netlink::NETFILTER;
 
 use crate::netlink::{ACKNOWLEDGED, DUMP, Netlink, attribute};
+use crate::routes;
+use crate::rules::Protocol;
 
 const GET: u16 = 1 << 8 | 1;
 const DELETE: u16 = 1 << 8 | 2;
@@ -13,25 +17,31 @@ const DELETE: u16 = 1 << 8 | 2;
 const TUPLE_ORIG: u16 = 1;
 const TUPLE_REPLY: u16 = 2;
 const STATUS: u16 = 3;
+const TUPLE_IP: u16 = 1;
+const IP_V4_SRC: u16 = 1;
+const IP_V6_SRC: u16 = 3;
 const TUPLE_PROTO: u16 = 2;
+const PROTO_NUM: u16 = 1;
 const PROTO_SRC_PORT: u16 = 2;
 /// `CTA_TUPLE_ORIG` as it is sent: nested.
 const NESTED_ORIG: u16 = 0x8000 | TUPLE_ORIG;
 /// The destination was translated.
 const DST_NAT: u32 = 1 << 5;
 
-/// Deletes the entries whose destination was translated to one of these ports here; tells how many there were. A kernel that tracks
-/// nothing has none.
+/// Deletes the entries whose destination was translated to one of these ports of this machine; tells how many there were. What others
+/// translate to somebody else's port of the same number stays. A kernel that tracks nothing has none.
 ///
 /// # Errors
 ///
 /// Not root, or the kernel breaks off its answer.
-pub fn forget(ports: &[u16]) -> io::Result<usize> {
+pub fn forget(ports: &[(Protocol, u16)]) -> io::Result<usize> {
     let netlink = Netlink::open(Some(NETFILTER))?;
     let mut stale = Vec::new();
+    let mut here: HashMap<IpAddr, bool> = HashMap::new();
     let dump = netlink.ask(GET, DUMP, &[0; 4], |_, body| {
         let Some((&[family, ..], entry)) = body.split_first_chunk::<4>() else { return };
-        if leads_to(entry, ports)
+        if let Some(answers) = who_answers(entry, ports)
+            && *here.entry(answers).or_insert_with(|| routes::is_here(answers))
             && let Some(tuple) = attribute(entry, TUPLE_ORIG)
         {
             stale.push((family, tuple.to_vec()));
@@ -58,13 +68,25 @@ pub fn forget(ports: &[u16]) -> io::Result<usize> {
     Ok(deleted)
 }
 
-fn leads_to(entry: &[u8], ports: &[u16]) -> bool {
-    let translated = attribute(entry, STATUS)
-        .and_then(|status| status.first_chunk())
-        .is_some_and(|status| u32::from_be_bytes(*status) & DST_NAT != 0);
-    let answers = attribute(entry, TUPLE_REPLY)
-        .and_then(|tuple| attribute(tuple, TUPLE_PROTO))
-        .and_then(|protocol| attribute(protocol, PROTO_SRC_PORT))
-        .and_then(|port| port.first_chunk());
-    translated && answers.is_some_and(|port| ports.contains(&u16::from_be_bytes(*port)))
+/// Where the answers of an entry come from whose destination was translated to one of the ports, on whatever machine.
+fn who_answers(entry: &[u8], ports: &[(Protocol, u16)]) -> Option<IpAddr> {
+    let status = attribute(entry, STATUS)?.first_chunk()?;
+    if u32::from_be_bytes(*status) & DST_NAT == 0 {
+        return None;
+    }
+    let reply = attribute(entry, TUPLE_REPLY)?;
+    let protocol = attribute(reply, TUPLE_PROTO)?;
+    let port = u16::from_be_bytes(*attribute(protocol, PROTO_SRC_PORT)?.first_chunk()?);
+    let protocol = match i32::from(*attribute(protocol, PROTO_NUM)?.first()?) {
+        libc::IPPROTO_TCP => Protocol::Tcp,
+        libc::IPPROTO_UDP => Protocol::Udp,
+        _ => return None,
+    };
+    if !ports.contains(&(protocol, port)) {
+        return None;
+    }
+    let address = attribute(reply, TUPLE_IP)?;
+    let v4 = || attribute(address, IP_V4_SRC)?.first_chunk().map(|ip: &[u8; 4]| IpAddr::from(*ip));
+    let v6 = || attribute(address, IP_V6_SRC)?.first_chunk().map(|ip: &[u8; 16]| IpAddr::from(*ip));
+    v4().or_else(v6)
 }

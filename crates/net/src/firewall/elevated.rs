@@ -4,20 +4,21 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec};
 
 use super::apply::{self, Applier, ApplyError};
+use super::guardian::Guardian;
 use super::journal::{self, Journal, JournalError};
 use super::line::{Go, LineError, Reader, Request};
+use super::names::Named;
+use super::signals::Signals;
 use super::{conntrack, socket};
-use crate::hosts::{self, Names};
+use crate::hosts;
 use crate::rules::{self, Desired, METHODS, Method, Plan, PlanError, Protocol, Step};
 use crate::subnet::Family;
-
-/// Names in the hosts file, at most.
-const MOST_NAMES: usize = 20_000;
 
 /// What the helper needs to know besides what it is told.
 #[derive(Debug, Clone)]
@@ -77,6 +78,18 @@ pub enum ElevatedError {
     /// The ports differ from those of before.
     #[error("the ports of the listeners can't change")]
     Ports,
+    /// Signals cannot be caught.
+    #[error("signals can't be caught")]
+    Signals(#[source] io::Error),
+    /// A signal that the client cannot be told of.
+    #[error("ended by a signal")]
+    Signal,
+    /// Nobody would undo the rules after a kill.
+    #[error("the process can't be started that undoes the rules if this one is killed")]
+    Guardian(#[source] io::Error),
+    /// What holds the table of rules has ended, and with it the table has gone.
+    #[error("nft has ended, which held the rules: they are gone (it was killed, or ran out of memory)")]
+    Holder,
     /// A transparent listener cannot be made.
     #[error("{address}: nobody can listen there")]
     Listen {
@@ -93,13 +106,21 @@ pub enum ElevatedError {
 ///
 /// What has gone wrong; everything is undone.
 pub fn serve(settings: &Settings) -> Result<(), ElevatedError> {
-    own_signals();
+    let signals = Signals::catch().map_err(ElevatedError::Signals)?;
     // Not of the client's terminal: what is typed there is not for us. Refused to who leads a group already.
     let _ = rustix::process::setsid();
     let method = choose(&settings.method)?;
     journal::mend(&settings.place, &settings.hosts);
     answer(&format!("READY {}\n", method.name()), &[])?;
-    let mut elevated = Elevated { settings, method, applier: Applier::new(), standing: None, names: Names::new() };
+    let mut elevated = Elevated {
+        settings,
+        signals,
+        method,
+        applier: Applier::new(),
+        guardian: None,
+        standing: None,
+        named: Named::default(),
+    };
     let ended = elevated.listen();
     let done = matches!(ended, Ok(true));
     elevated.undo(done);
@@ -125,10 +146,12 @@ fn choose(name: &str) -> Result<&'static dyn Method, ElevatedError> {
 
 struct Elevated<'a> {
     settings: &'a Settings,
+    signals: Signals,
     method: &'static dyn Method,
     applier: Applier,
+    guardian: Option<Guardian>,
     standing: Option<Standing>,
-    names: Names,
+    named: Named,
 }
 
 /// What is in force.
@@ -136,7 +159,8 @@ struct Standing {
     desired: Desired,
     plan: Plan,
     journal: Journal,
-    applied: bool,
+    /// A kill switch is in force that stays unless the user ends it.
+    keeps: bool,
 }
 
 impl Elevated<'_> {
@@ -146,6 +170,12 @@ impl Elevated<'_> {
         let stdin = io::stdin();
         let mut buffer = [0; 4096];
         loop {
+            if self.named.due(Instant::now()) == Some(Duration::ZERO) {
+                self.write_names();
+            }
+            if !self.wait()? {
+                continue;
+            }
             let read = rustix::io::retry_on_intr(|| rustix::io::read(stdin.as_fd(), &mut buffer));
             match read {
                 Ok(0) => return Ok(false),
@@ -154,18 +184,36 @@ impl Elevated<'_> {
                 Err(rustix::io::Errno::CONNRESET) => return Ok(false),
                 Err(error) => return Err(ElevatedError::Talk(error.into())),
             }
-            let mut named = false;
             while let Some(request) = reader.next_request().map_err(ElevatedError::Line)? {
                 match request {
                     Request::Go(go) => self.go(*go)?,
-                    Request::Host { name, address } => named |= self.name(name, address),
+                    Request::Host { name, address } => self.named.add(name, address),
                     Request::Source(source) => self.source(source)?,
                     Request::Done => return Ok(true),
                 }
             }
-            if named {
-                self.write_names();
-            }
+        }
+    }
+
+    /// For input, or until names are to be written; tells whether there is input.
+    fn wait(&self) -> Result<bool, ElevatedError> {
+        let stdin = io::stdin();
+        let due = self.named.due(Instant::now()).and_then(|due| Timespec::try_from(due).ok());
+        let watch = |descriptor| PollFd::from_borrowed_fd(descriptor, PollFlags::IN);
+        let mut watched = vec![watch(stdin.as_fd()), watch(self.signals.as_fd())];
+        watched.extend(self.applier.holder().map(watch));
+        match rustix::event::poll(&mut watched, due.as_ref()) {
+            Ok(_) => {}
+            Err(rustix::io::Errno::INTR) => return Ok(false),
+            Err(error) => return Err(ElevatedError::Talk(error.into())),
+        }
+        let ready = |index: usize| watched.get(index).is_some_and(|watched| !watched.revents().is_empty());
+        match (ready(0), ready(1), ready(2)) {
+            // What the client has to say goes first: it may be its end.
+            (true, ..) => Ok(true),
+            (_, true, _) => Err(ElevatedError::Signal),
+            (.., true) => Err(ElevatedError::Holder),
+            _ => Ok(false),
         }
     }
 
@@ -174,18 +222,20 @@ impl Elevated<'_> {
         if desired.instance == 0 {
             return Err(ElevatedError::Nobody);
         }
-        relay_to(client);
+        self.signals.relay_to(client, io::stdin().as_fd());
         desired.owned = matches!(self.method.name(), "nft" | "tproxy");
         let plan = self.method.plan(&desired).map_err(ElevatedError::Plan)?;
         let before = self.standing.take();
         if let Some(before) = before {
             return self.change(before, desired, plan);
         }
+        // Before there is anything that would outlive us in it: listeners, the journal's lock.
+        self.guardian = Some(self.guard(&desired).map_err(ElevatedError::Guardian)?);
         let listeners = self.listeners(&desired)?;
         let mut journal = Journal::open(&self.settings.place, desired.instance).map_err(ElevatedError::Journal)?;
         forget(&desired);
         let old = journal.releases();
-        self.stand(Standing { desired, plan, journal, applied: false })?;
+        self.stand(Standing { desired, plan, journal, keeps: false }, None)?;
         // A kill switch of before that has the name of ours is replaced already.
         let plan = self.standing.as_ref().map(|standing| &standing.plan);
         let stale = old.iter().filter(|step| plan.is_none_or(|plan| !plan.release.contains(step)));
@@ -201,25 +251,43 @@ impl Elevated<'_> {
             self.standing = Some(before);
             return Err(ElevatedError::Ports);
         }
-        let Standing { plan: old, journal, .. } = before;
-        for step in old.undo.iter().chain(&old.release) {
-            if !plan.undo.contains(step) && !plan.release.contains(step) {
-                let _ = apply::run(step);
+        let Standing { plan: old, journal, keeps, .. } = before;
+        let stood = self.stand(Standing { desired, plan, journal, keeps }, Some(&old));
+        // Only now: meanwhile nothing goes in clear.
+        if let Some(Standing { desired, plan, journal, .. }) = &mut self.standing {
+            // Where the new ones can't be, a kill switch of before stays.
+            let lifted = if stood.is_ok() { &old.release[..] } else { &[] };
+            for (before, now) in [(&old.undo[..], &plan.undo), (lifted, &plan.release)] {
+                before.iter().filter(|step| !now.contains(step)).for_each(|step| drop(apply::run(step)));
+            }
+            if stood.is_ok() {
+                let port = self.named.are_written().then_some(desired.instance);
+                journal.note(plan, None, port).map_err(ElevatedError::Journal)?;
             }
         }
-        self.stand(Standing { desired, plan, journal, applied: false })?;
+        stood?;
         forget_answers();
         answer("STARTED\n", &[])
     }
 
     /// Notes the rules, and sets them. What has failed is undone with all else.
-    fn stand(&mut self, standing: Standing) -> Result<(), ElevatedError> {
+    fn stand(&mut self, standing: Standing, before: Option<&Plan>) -> Result<(), ElevatedError> {
         let standing = self.standing.insert(standing);
-        let port = (!self.names.is_empty()).then_some(standing.desired.instance);
-        standing.journal.note(&standing.plan, port).map_err(ElevatedError::Journal)?;
+        let port = self.named.are_written().then_some(standing.desired.instance);
+        standing.journal.note(&standing.plan, before, port).map_err(ElevatedError::Journal)?;
         self.applier.apply(&standing.plan).map_err(ElevatedError::Apply)?;
-        standing.applied = true;
+        standing.keeps = standing.desired.kill_switch;
         Ok(())
+    }
+
+    /// Has somebody undo the rules if this process is killed.
+    fn guard(&self, desired: &Desired) -> io::Result<Guardian> {
+        Guardian::start(|| {
+            if journal::mend_after(&self.settings.place, &self.settings.hosts, desired.instance) {
+                forget(desired);
+                forget_answers();
+            }
+        })
     }
 
     /// Transparent ones, which only the privileged can make.
@@ -237,18 +305,13 @@ impl Elevated<'_> {
         Ok(made)
     }
 
-    fn name(&mut self, name: String, address: IpAddr) -> bool {
-        let key = (name, Family::of(address));
-        let room = self.names.len() < MOST_NAMES || self.names.contains_key(&key);
-        room && self.names.insert(key, address) != Some(address)
-    }
-
     fn write_names(&mut self) {
         let Some(standing) = &mut self.standing else { return };
         let port = standing.desired.instance;
-        let noted = standing.journal.note(&standing.plan, Some(port));
+        let names = self.named.write(Instant::now());
+        let noted = standing.journal.note(&standing.plan, None, Some(port));
         if noted.is_ok()
-            && let Err(error) = hosts::write(&self.settings.hosts, port, &self.names)
+            && let Err(error) = hosts::write(&self.settings.hosts, port, names)
         {
             // Names are a convenience; the connections go on.
             tracing::warn!(error = %error, "names of the host's network are not written");
@@ -266,13 +329,21 @@ impl Elevated<'_> {
     }
 
     fn undo(&mut self, done: bool) {
-        let Some(standing) = self.standing.take() else { return };
+        if let Some(standing) = self.standing.take() {
+            self.undo_rules(standing, done);
+        }
+        if let Some(guardian) = self.guardian.take() {
+            guardian.dismiss();
+        }
+    }
+
+    fn undo_rules(&mut self, standing: Standing, done: bool) {
         self.applier.undo(&standing.plan);
-        let keep = standing.desired.kill_switch && standing.applied && !done;
+        let keep = standing.keeps && !done;
         if !keep {
             apply::release(&standing.plan);
         }
-        if !self.names.is_empty()
+        if self.named.are_written()
             && let Err(error) = hosts::restore(&self.settings.hosts, standing.desired.instance)
         {
             tracing::warn!(error = %error, "names of the host's network are left in the hosts file");
@@ -293,8 +364,16 @@ fn near(family: Family, any: bool) -> IpAddr {
 }
 
 fn forget(desired: &Desired) {
-    let ports = [desired.tcp, desired.udp, desired.dns].map(|ports| [ports.v4, ports.v6]);
-    let ports: Vec<u16> = ports.into_iter().flatten().flatten().collect();
+    let mut ports = Vec::new();
+    for (listeners, protocols) in [
+        (desired.tcp, &[Protocol::Tcp][..]),
+        (desired.udp, &[Protocol::Udp]),
+        (desired.dns, &[Protocol::Tcp, Protocol::Udp]),
+    ] {
+        for port in [listeners.v4, listeners.v6].into_iter().flatten() {
+            ports.extend(protocols.iter().map(|protocol| (*protocol, port)));
+        }
+    }
     if let Err(error) = conntrack::forget(&ports) {
         tracing::debug!(error = %error, "tracked connections are not forgotten");
     }
@@ -309,43 +388,4 @@ fn forget_answers() {
 
 fn answer(line: &str, descriptors: &[OwnedFd]) -> Result<(), ElevatedError> {
     socket::send(io::stdout().as_fd(), line.as_bytes(), descriptors).map_err(ElevatedError::Talk)
-}
-
-/// The client's process, once it is known.
-static CLIENT: AtomicI32 = AtomicI32::new(0);
-
-/// The process may only be one of who has started us.
-fn relay_to(client: u32) {
-    let owner = std::fs::metadata(format!("/proc/{client}")).map(|process| process.uid());
-    let peer = rustix::net::sockopt::socket_peercred(io::stdin().as_fd());
-    if let (Ok(owner), Ok(peer), Ok(client)) = (owner, peer, i32::try_from(client))
-        && peer.uid.as_raw() == owner
-    {
-        CLIENT.store(client, Ordering::Relaxed);
-    }
-}
-
-/// A signal that ends is for the client: its end is ours. Before there are rules, it ends us.
-extern "C" fn relay(_signal: libc::c_int) {
-    match CLIENT.load(Ordering::Relaxed) {
-        // SAFETY: may be called in a signal handler.
-        0 => unsafe { libc::_exit(1) },
-        // SAFETY: may be called in a signal handler.
-        client => drop(unsafe { libc::kill(client, libc::SIGINT) }),
-    }
-}
-
-fn own_signals() {
-    let ignore = libc::SIG_IGN;
-    let relay = relay as extern "C" fn(libc::c_int) as libc::sighandler_t;
-    for (signal, handler) in
-        [(libc::SIGHUP, ignore), (libc::SIGPIPE, ignore), (libc::SIGINT, relay), (libc::SIGTERM, relay)]
-    {
-        // SAFETY: all zero is a valid value of this plain structure.
-        let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
-        action.sa_sigaction = handler;
-        action.sa_flags = libc::SA_RESTART;
-        // SAFETY: the handler does only what may be done in one.
-        unsafe { libc::sigaction(signal, &raw const action, std::ptr::null_mut()) };
-    }
 }

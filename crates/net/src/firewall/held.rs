@@ -3,10 +3,11 @@
 
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Write as _};
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::process::{Child, ChildStdin, Stdio};
 
 use rustix::fs::MemfdFlags;
+use rustix::process::{Pid, PidfdFlags};
 
 use super::spawn;
 
@@ -21,6 +22,7 @@ const KEPT: usize = 300;
 #[derive(Debug)]
 pub(crate) struct Held {
     child: Child,
+    process: Option<OwnedFd>,
     input: Option<ChildStdin>,
     output: BufReader<io::PipeReader>,
 }
@@ -34,7 +36,13 @@ impl Held {
         spawn::dies_with_us(&mut command);
         let mut child = command.spawn()?;
         let input = child.stdin.take();
-        Ok(Self { child, input, output: BufReader::new(output) })
+        let process = rustix::process::pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).ok();
+        Ok(Self { child, process, input, output: BufReader::new(output) })
+    }
+
+    /// Becomes readable when it has ended.
+    pub(crate) fn process(&self) -> Option<BorrowedFd<'_>> {
+        self.process.as_ref().map(|process| process.as_fd())
     }
 
     /// One transaction. The inner error is what nft says against it.

@@ -5,12 +5,16 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::FlockOperation;
 
 use super::apply;
 use crate::hosts;
 use crate::rules::{Plan, Step};
+
+/// How often the lock of one that dies is tried, 10 ms apart.
+const DYING: u32 = 500;
 
 /// Why a journal cannot be kept.
 #[derive(Debug, thiserror::Error)]
@@ -57,13 +61,18 @@ impl Journal {
         if same { Ok(Self { file, path }) } else { Err(JournalError::Used { instance }) }
     }
 
-    /// Writes down how to undo a plan, and that lines of this port may be in the hosts file.
-    pub(crate) fn note(&mut self, plan: &Plan, hosts: Option<u16>) -> Result<(), JournalError> {
+    /// Writes down how to undo a plan, and that lines of this port may be in the hosts file. Where the plan takes the place of another
+    /// one, what that one has besides comes first.
+    pub(crate) fn note(&mut self, plan: &Plan, before: Option<&Plan>, hosts: Option<u16>) -> Result<(), JournalError> {
         let mut text = format!("net {}\n", network());
-        let undo = plan.undo.iter().map(|step| ("undo", step));
-        for (when, step) in undo.chain(plan.release.iter().map(|step| ("release", step))) {
-            text.push_str(&format!("{when} {}\n", write(step)));
-        }
+        let mut add = |when: &str, before: &[Step], now: &[Step]| {
+            let gone = before.iter().filter(|step| !now.contains(step));
+            gone.chain(now).for_each(|step| text.push_str(&format!("{when} {}\n", write(step))));
+        };
+        let nothing = Plan::default();
+        let before = before.unwrap_or(&nothing);
+        add("undo", &before.undo, &plan.undo);
+        add("release", &before.release, &plan.release);
         if let Some(port) = hosts {
             text.push_str(&format!("hosts {port}\n"));
         }
@@ -74,6 +83,7 @@ impl Journal {
     pub(crate) fn end(mut self, keep: bool) -> Result<(), JournalError> {
         let left = if keep { self.left() } else { String::new() };
         if left.is_empty() {
+            let _ = fs::remove_file(draft(&self.path));
             return fs::remove_file(&self.path)
                 .map_err(|source| JournalError::Write { path: self.path.clone(), source });
         }
@@ -101,31 +111,72 @@ impl Journal {
         text
     }
 
+    /// There is always a whole one: either that of before, or the new one.
     fn rewrite(&mut self, text: &str) -> Result<(), JournalError> {
-        let written =
-            self.file.rewind().and_then(|()| self.file.set_len(0)).and_then(|()| self.file.write_all(text.as_bytes()));
-        written.map_err(|source| JournalError::Write { path: self.path.clone(), source })
+        let draft = draft(&self.path);
+        // Of one that was killed.
+        let _ = fs::remove_file(&draft);
+        let written = || {
+            let mut file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&draft)?;
+            // Ours before others can find it.
+            rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+            file.write_all(text.as_bytes())?;
+            fs::rename(&draft, &self.path)?;
+            Ok(file)
+        };
+        self.file = written().map_err(|source| {
+            let _ = fs::remove_file(&draft);
+            JournalError::Write { path: self.path.clone(), source }
+        })?;
+        Ok(())
     }
+}
+
+fn draft(journal: &Path) -> PathBuf {
+    let mut name = journal.as_os_str().to_owned();
+    name.push(".new");
+    name.into()
 }
 
 /// Undoes what dead helpers of this network namespace have left, but for kill switches.
 pub(crate) fn mend(place: &Path, hosts_file: &Path) {
-    for mut journal in dead(place) {
-        let text = journal.text();
-        if !stands_here(&text) {
-            // One that was begun and not written is nobody's; what stands in another namespace is not ours to undo.
-            if text.is_empty() {
-                let _ = journal.end(false);
+    dead(place).into_iter().for_each(|journal| undo(journal, hosts_file));
+}
+
+/// Undoes what the helper of one instance has left that is just dying; tells whether there was something.
+pub(crate) fn mend_after(place: &Path, hosts_file: &Path, instance: u16) -> bool {
+    for _ in 0..DYING {
+        if !place.join(format!("{}{instance}", prefix())).exists() {
+            return false;
+        }
+        match Journal::open(place, instance) {
+            Ok(journal) => {
+                undo(journal, hosts_file);
+                return true;
             }
-            continue;
+            // What a process has locked is free only at the end of its end.
+            Err(JournalError::Used { .. }) => std::thread::sleep(Duration::from_millis(10)),
+            Err(JournalError::Write { .. }) => return false,
         }
-        steps(&text, "undo").iter().for_each(|step| drop(apply::run(step)));
-        for port in text.lines().filter_map(|line| line.strip_prefix("hosts ")?.parse().ok()) {
-            // A hosts file that cannot be written now could not be written then.
-            let _ = hosts::restore(hosts_file, port);
-        }
-        let _ = journal.end(true);
     }
+    false
+}
+
+fn undo(mut journal: Journal, hosts_file: &Path) {
+    let text = journal.text();
+    if !stands_here(&text) {
+        // One that was begun and not written is nobody's; what stands in another namespace is not ours to undo.
+        if text.is_empty() {
+            let _ = journal.end(false);
+        }
+        return;
+    }
+    steps(&text, "undo").iter().for_each(|step| drop(apply::run(step)));
+    for port in text.lines().filter_map(|line| line.strip_prefix("hosts ")?.parse().ok()) {
+        // A hosts file that cannot be written now could not be written then.
+        let _ = hosts::restore(hosts_file, port);
+    }
+    let _ = journal.end(true);
 }
 
 /// Lifts the kill switches that dead helpers of this network namespace have left. Called when other rules stand.
@@ -180,7 +231,7 @@ fn stands_here(text: &str) -> bool {
 fn write(step: &Step) -> String {
     match step {
         Step::Nft { text, .. } => format!("nft\t{}", text.replace('\n', "\\n")),
-        Step::Run { argv, .. } => argv.join("\t"),
+        Step::Run { argv, .. } | Step::Unless { argv, .. } => argv.join("\t"),
     }
 }
 
@@ -192,4 +243,50 @@ fn steps(text: &str, when: &str) -> Vec<Step> {
         None => Step::Run { argv: line.split('\t').map(str::to_owned).collect(), input: String::new() },
     };
     lines.map(read).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(undo: &[&str], release: &[&str]) -> Plan {
+        let steps = |lines: &[&str]| lines.iter().map(|line| Step::run(line)).collect();
+        Plan { undo: steps(undo), release: steps(release), ..Plan::default() }
+    }
+
+    #[test]
+    fn the_old_text_stays_until_the_new_one_is_whole() {
+        let place = tempfile::tempdir().unwrap();
+        let mut journal = Journal::open(place.path(), 12300).unwrap();
+        journal.note(&plan(&["a b"], &["c"]), None, Some(12300)).unwrap();
+        let text = fs::read_to_string(&journal.path).unwrap();
+        assert_eq!(text, format!("net {}\nundo a\tb\nrelease c\nhosts 12300\n", network()));
+        // Where no draft can be written, nothing changes.
+        fs::create_dir(draft(&journal.path)).unwrap();
+        journal.note(&plan(&["d"], &[]), None, None).unwrap_err();
+        assert_eq!(fs::read_to_string(&journal.path).unwrap(), text);
+        fs::remove_dir(draft(&journal.path)).unwrap();
+        // One that was killed has left a draft.
+        fs::write(draft(&journal.path), "net").unwrap();
+        journal.note(&plan(&["d"], &["c"]), None, None).unwrap();
+        assert_eq!(journal.text(), format!("net {}\nundo d\nrelease c\n", network()));
+        assert!(matches!(Journal::open(place.path(), 12300), Err(JournalError::Used { .. })), "still ours");
+        assert!(dead(place.path()).is_empty());
+        assert_eq!(journal.releases(), [Step::run("c")]);
+        journal.end(true).unwrap();
+        let journal = Journal::open(place.path(), 12300).unwrap();
+        assert_eq!(fs::read_to_string(&journal.path).unwrap(), format!("net {}\nrelease c\n", network()));
+        journal.end(false).unwrap();
+        assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_change_is_noted_with_what_was_before() {
+        let place = tempfile::tempdir().unwrap();
+        let mut journal = Journal::open(place.path(), 12300).unwrap();
+        journal.note(&plan(&["x", "b"], &["r"]), Some(&plan(&["a", "x"], &["r", "q"])), None).unwrap();
+        let text = journal.text();
+        let steps: Vec<&str> = text.lines().skip(1).collect();
+        assert_eq!(steps, ["undo a", "undo x", "undo b", "release q", "release r"]);
+    }
 }

@@ -7,8 +7,14 @@ use std::net::{IpAddr, SocketAddr};
 use crate::rules::{Desired, Listeners, Own, Protocol};
 use crate::subnet::{Family, Ports, Rule, Subnet, Table};
 
-/// The longest line, its end included.
-pub const LONGEST: usize = 128;
+/// The longest line, its end included: a `HOST` with the longest name that there can be, and an address.
+pub const LONGEST: usize = 320;
+
+/// The longest name of a host.
+const LONGEST_NAME: usize = 253;
+
+/// What begins a line with a name.
+const HOST: &str = "HOST ";
 
 const MOST_ROUTES: usize = 100_000;
 const MOST_OTHERS: usize = 256;
@@ -84,6 +90,8 @@ pub struct Reader {
     tcp: Listeners,
     dns: Listeners,
     started: bool,
+    /// The rest of this line is passed over.
+    skipping: bool,
 }
 
 impl Reader {
@@ -98,21 +106,35 @@ impl Reader {
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// The next request, if the bytes hold a whole one. Whoever has got an error must not go on.
+    /// The next request, if the bytes hold a whole one. Whoever has got an error must not go on. A `HOST` that is none is passed over:
+    /// its words come from the host's network, and are no reason to end.
     ///
     /// # Errors
     ///
-    /// Anything that is not of the language.
+    /// Anything else that is not of the language.
     pub fn next_request(&mut self) -> Result<Option<Request>, LineError> {
         let mut from = 0;
         let request = loop {
             let rest = &self.bytes[from..];
+            if self.skipping {
+                let end = rest.iter().position(|byte| *byte == b'\n');
+                self.skipping = end.is_none();
+                from += end.map_or(rest.len(), |end| end + 1);
+                if self.skipping {
+                    break None;
+                }
+                continue;
+            }
             let end = rest.iter().take(LONGEST).position(|byte| *byte == b'\n');
             let Some(end) = end else {
-                if rest.len() >= LONGEST {
+                if rest.len() < LONGEST {
+                    break None;
+                }
+                if !(self.names_come() && rest.starts_with(HOST.as_bytes())) {
                     return Err(LineError::Long);
                 }
-                break None;
+                self.skipping = true;
+                continue;
             };
             let line = String::from_utf8_lossy(&rest[..end]).into_owned();
             from += end + 1;
@@ -122,6 +144,10 @@ impl Reader {
         };
         self.bytes.drain(..from);
         Ok(request)
+    }
+
+    fn names_come(&self) -> bool {
+        self.started && matches!(self.section, Section::None)
     }
 
     fn line(&mut self, line: &str) -> Result<Option<Request>, LineError> {
@@ -135,6 +161,7 @@ impl Reader {
                 self.section = Section::Routes;
                 return Ok(None);
             }
+            (Section::None, line) if self.started && line.starts_with(HOST) => return Ok(host(line)),
             (Section::None, line) => {
                 let request = if self.started { request(line) } else { None };
                 return request.map(Some).ok_or_else(|| wrong("ROUTES, HOST, SOURCE or DONE"));
@@ -223,20 +250,21 @@ fn add<T>(list: &mut Vec<T>, one: T, most: usize, section: &'static str) -> Resu
     Ok(())
 }
 
-/// What can come once the rules are in.
+/// What can come once the rules are in, but for names.
 fn request(line: &str) -> Option<Request> {
     if line == "DONE" {
         return Some(Request::Done);
     }
-    if let Some(source) = line.strip_prefix("SOURCE ") {
-        let (address, port) = source.split_once(',')?;
-        return Some(Request::Source(SocketAddr::new(
-            address.parse().ok()?,
-            port.parse().ok().filter(|port| *port > 0)?,
-        )));
-    }
-    let (name, address) = line.strip_prefix("HOST ")?.split_once(',')?;
-    let named = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+    let (address, port) = line.strip_prefix("SOURCE ")?.split_once(',')?;
+    let port = port.parse().ok().filter(|port| *port > 0)?;
+    Some(Request::Source(SocketAddr::new(address.parse().ok()?, port)))
+}
+
+/// `HOST name,ip`
+fn host(line: &str) -> Option<Request> {
+    let (name, address) = line.strip_prefix(HOST)?.split_once(',')?;
+    let named = (1..=LONGEST_NAME).contains(&name.len())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
     Some(Request::Host { name: named.then(|| name.to_owned())?, address: address.parse().ok()? })
 }
 

@@ -82,22 +82,48 @@ fn refuses_all_else() {
     for text in table {
         assert!(matches!(read(text), Err(LineError::Unexpected { .. })), "{text:?}: {:?}", read(text));
     }
-    for line in [
-        "HOST a b,10.0.0.1\n",
-        "HOST ,10.0.0.1\n",
-        "HOST a;b,10.0.0.1\n",
-        "HOST a,b\n",
-        "SOURCE 10.0.0.1\n",
-        "SOURCE 10.0.0.1,0\n",
-        "GO\n",
-        "QUERY_PF_NAT\n",
-    ] {
+    for line in ["HOST\n", "host a,10.0.0.1\n", "SOURCE 10.0.0.1\n", "SOURCE 10.0.0.1,0\n", "GO\n", "QUERY_PF_NAT\n"] {
         assert!(read(&format!("{START}{line}")).is_err(), "{line}");
     }
-    assert_eq!(read(&format!("{}\n", "x".repeat(200))), Err(LineError::Long));
-    assert_eq!(read(&"x".repeat(200)), Err(LineError::Long));
+    assert_eq!(read(&format!("{}\n", "x".repeat(400))), Err(LineError::Long));
+    assert_eq!(read(&"x".repeat(400)), Err(LineError::Long));
+    assert_eq!(read(&format!("{START}SOURCE {}", "1".repeat(400))), Err(LineError::Long));
+    assert_eq!(read(&format!("HOST {}", "x".repeat(400))), Err(LineError::Long), "before there are rules");
     let many = format!("ROUTES\nNSLIST\n{}", "2,1.1.1.1\n".repeat(300));
     assert_eq!(read(&many), Err(LineError::Many { section: "NSLIST" }));
+}
+
+#[test]
+fn a_bad_name_is_passed_over_and_nothing_else() {
+    let longest = format!("{}.c", "x".repeat(251));
+    let good = format!("{longest},fd00:1111:2222:3333:4444:5555:6666:7777");
+    let host = |name: &str| Request::Host { name: name.into(), address: "10.0.0.1".parse().unwrap() };
+    for bad in [
+        "HOST a b,10.0.0.1",
+        "HOST ,10.0.0.1",
+        "HOST a;b,10.0.0.1",
+        "HOST a,b",
+        "HOST a",
+        "HOST ",
+        "HOST \u{e9},10.0.0.1",
+        &format!("HOST {longest}x,10.0.0.1"),
+        &format!("HOST {}", "HOST a,10.0.0.1 ".repeat(1000)),
+    ] {
+        let text = format!("{START}HOST a,10.0.0.1\n{bad}\nHOST b,10.0.0.1\nHOST {good}\nDONE\n");
+        let whole = read(&text).unwrap();
+        assert_eq!(whole[1..3], [host("a"), host("b")], "{bad}");
+        assert!(matches!(&whole[3], Request::Host { name, .. } if *name == longest));
+        assert_eq!(whole[4..], [Request::Done]);
+        // In pieces, of which no more is kept than a line has.
+        let mut reader = Reader::new();
+        let mut requests = Vec::new();
+        for byte in text.bytes() {
+            reader.take(&[byte]);
+            requests.extend(reader.next_request().unwrap());
+            assert!(reader.bytes.len() < LONGEST);
+        }
+        assert_eq!(requests, whole);
+    }
 }
 
 fn words() -> impl Strategy<Value = String> {

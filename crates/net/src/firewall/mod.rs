@@ -5,10 +5,13 @@ mod apply;
 mod client;
 mod conntrack;
 mod elevated;
+mod guardian;
 mod held;
 mod journal;
 mod lift;
 mod line;
+mod names;
+mod signals;
 mod socket;
 mod spawn;
 

@@ -11,6 +11,7 @@ use rustix::net::{
     SendFlags, SocketFlags, SocketType, sockopt,
 };
 
+use crate::routes;
 use crate::rules::Protocol;
 
 /// Connections that wait to be accepted.
@@ -35,12 +36,16 @@ pub fn listener(protocol: Protocol, address: SocketAddr) -> io::Result<OwnedFd> 
     Ok(socket)
 }
 
-/// A socket that sends datagrams from `source`, which need not be an address of this machine. Not blocking.
+/// A socket that sends datagrams from `source`, which is no address of this machine. Not blocking.
 ///
 /// # Errors
 ///
-/// No privilege, or the port is in use here.
+/// No privilege, one of the addresses that are of this machine or of many, or one that another such socket has.
 pub fn source(source: SocketAddr) -> io::Result<OwnedFd> {
+    // Who answers there is to be asked, not to be spoken for.
+    if routes::is_here(source.ip()) {
+        return Err(io::ErrorKind::AddrInUse.into());
+    }
     transparent(Protocol::Udp, source)
 }
 
@@ -57,7 +62,10 @@ fn transparent(protocol: Protocol, address: SocketAddr) -> io::Result<OwnedFd> {
         sockopt::set_ipv6_v6only(&socket, true)?;
         set(&socket, libc::SOL_IPV6, libc::IPV6_TRANSPARENT)?;
     }
-    sockopt::set_socket_reuseaddr(&socket, true)?;
+    if protocol == Protocol::Tcp {
+        // Connections of before may linger. For datagrams it would mean that anybody who has set it too may take them over.
+        sockopt::set_socket_reuseaddr(&socket, true)?;
+    }
     rustix::net::bind(&socket, &address)?;
     Ok(socket)
 }

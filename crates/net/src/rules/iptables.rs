@@ -1,5 +1,5 @@
-//! Rules for iptables, where nft is not there: a chain of our own in the table `nat`, in one transaction per family. Pure text; who
-//! applies it is elsewhere.
+//! Rules for iptables, where nft is not there: a chain of our own in the table `nat`, filled in one transaction per family and then jumped to.
+//! Pure text; who applies it is elsewhere.
 
 use std::fmt::Write as _;
 
@@ -41,17 +41,20 @@ fn one(desired: &Desired, family: Family, plan: &mut Plan) {
     let chain = format!("remotely-{}", desired.instance);
     let hooks = hooks(desired, "PREROUTING");
     let mut input = String::new();
+    let mut jumps = Vec::new();
     if desired.kill_switch {
         let keep = format!("remotely-keep-{}", desired.instance);
         let hooks = self::hooks(desired, "FORWARD");
-        let rules = dropped(desired, family);
-        table(&mut input, "filter", &keep, &hooks, &rules);
+        table(&mut input, "filter", &keep, &dropped(desired, family));
+        jumps.extend(enter(iptables, "filter", &keep, &hooks));
         plan.release.extend(leave(iptables, "filter", &keep, &hooks));
     }
-    table(&mut input, "nat", &chain, &hooks, &redirected(desired, family));
+    table(&mut input, "nat", &chain, &redirected(desired, family));
+    jumps.extend(enter(iptables, "nat", &chain, &hooks));
     plan.undo.extend(leave(iptables, "nat", &chain, &hooks));
     let argv = [restore, "-w", "--noflush"].map(str::to_owned).to_vec();
     plan.apply.push(Step::Run { argv, input });
+    plan.apply.extend(jumps);
 }
 
 /// From where the chain is jumped to, and for whom.
@@ -71,19 +74,22 @@ fn hooks(desired: &Desired, others: &str) -> Vec<String> {
     vec![format!("OUTPUT -m owner{owner}")]
 }
 
-/// A chain that is emptied if it is there, and jumped to before all else, so that the newest capture decides.
-fn table(input: &mut String, table: &str, chain: &str, hooks: &[String], rules: &[String]) {
+/// A chain that is emptied if it is there. Its jumps are left alone, so that there is no moment without rules.
+fn table(input: &mut String, table: &str, chain: &str, rules: &[String]) {
     let _ = writeln!(input, "*{table}\n:{chain} - [0:0]");
     for rule in rules {
         let _ = writeln!(input, "-A {chain} {rule}");
     }
-    for hook in hooks {
-        let _ = match hook.split_once(' ') {
-            None => writeln!(input, "-I {hook} 1 -j {chain}"),
-            Some((hook, owner)) => writeln!(input, "-I {hook} 1 {owner} -j {chain}"),
-        };
-    }
     input.push_str("COMMIT\n");
+}
+
+/// Jumps to a chain before all else, so that the newest capture decides.
+fn enter(iptables: &str, table: &str, chain: &str, hooks: &[String]) -> impl Iterator<Item = Step> {
+    hooks.iter().map(move |hook| {
+        let (name, owner) = hook.split_once(' ').map_or((hook.as_str(), String::new()), |(a, b)| (a, format!("{b} ")));
+        let jump = |place: &str| format!("{iptables} -w -t {table} {place} {owner}-j {chain}");
+        Step::unless(&jump(&format!("-C {name}")), &jump(&format!("-I {name} 1")))
+    })
 }
 
 fn leave(iptables: &str, table: &str, chain: &str, hooks: &[String]) -> Vec<Step> {

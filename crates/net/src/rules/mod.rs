@@ -228,12 +228,27 @@ pub enum Step {
         /// Its standard input.
         input: String,
     },
+    /// A command, but where another one succeeds.
+    Unless {
+        /// The other one, which changes nothing.
+        there: Vec<String>,
+        /// Its name, and its arguments.
+        argv: Vec<String>,
+    },
 }
 
 impl Step {
     pub(crate) fn run(line: &str) -> Self {
-        Self::Run { argv: line.split(' ').map(str::to_owned).collect(), input: String::new() }
+        Self::Run { argv: words(line), input: String::new() }
     }
+
+    pub(crate) fn unless(there: &str, line: &str) -> Self {
+        Self::Unless { there: words(there), argv: words(line) }
+    }
+}
+
+fn words(line: &str) -> Vec<String> {
+    line.split(' ').map(str::to_owned).collect()
 }
 
 impl fmt::Display for Step {
@@ -242,6 +257,7 @@ impl fmt::Display for Step {
             Self::Nft { text, held: true } => writeln!(f, "nft -i\n{text}"),
             Self::Nft { text, held: false } => writeln!(f, "nft -f -\n{text}"),
             Self::Run { argv, input } => writeln!(f, "{}\n{input}", argv.join(" ")),
+            Self::Unless { there, argv } => writeln!(f, "{}\nunless: {}", argv.join(" "), there.join(" ")),
         }
     }
 }

@@ -30,6 +30,14 @@ pub(crate) fn sh(line: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
+/// Starts a program that talks over a socket.
+#[expect(clippy::disallowed_methods, reason = "the place where these tests start processes; who calls waits for it")]
+pub(crate) fn with_socket(argv: &[std::ffi::OsString], socket: std::os::unix::net::UnixStream) -> std::process::Child {
+    let socket = std::os::fd::OwnedFd::from(socket);
+    let output = socket.try_clone().unwrap();
+    Command::new(&argv[0]).args(&argv[1..]).stdin(socket).stdout(output).spawn().unwrap()
+}
+
 /// Everything that rules consist of, as text.
 pub(crate) fn state() -> String {
     sh("for w in -4 -6; do ip $w rule; ip $w route show table all | grep -v fe80; done
