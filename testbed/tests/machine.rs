@@ -326,6 +326,7 @@ fn what_cannot_be_is_told_before_anything_is_changed() {
         (&["no-such-name.invalid"], "no address is known for this name"),
         (&["10.66.0.0/16", "--method", "magic"], "there is no method magic"),
         (&["10.66.0.0/16", "--user", "nobody-at-all"], "no user"),
+        (&["10.66.0.0/16", "-l", "10.79.0.1:12300"], "a loopback address is wanted"),
         (&["10.66.0.0/16", "-l", "127.0.0.1:22000", "-s", "nowhere"], "can't be read"),
         (&[], "which subnets"),
     ] {

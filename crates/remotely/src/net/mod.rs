@@ -68,7 +68,7 @@ enum NetError {
     Subnet(SubnetError),
     #[error(transparent)]
     Firewall(ClientError),
-    #[error("the firewall helper has ended; its rules are gone with it")]
+    #[error("the firewall helper has ended, and its rules with it")]
     Helper,
     #[error("the host has no routes but its default one: name subnets")]
     Nothing,

@@ -211,6 +211,8 @@ pub(crate) enum AskedError {
     Nobody { what: &'static str, name: String },
     #[error("{0:?}: a command that is ssh is wanted: ssh, or ssh with options")]
     NotSsh(OsString),
+    #[error("-l {0}: a loopback address is wanted, or 0.0.0.0 and [::] to serve others, too")]
+    ListenAt(SocketAddr),
     #[error("there is no method {0}: it is auto, nft, nat or tproxy")]
     Method(String),
     #[error("which host? remotely net TARGET SUBNET..., or -r TARGET")]
@@ -293,6 +295,11 @@ impl Args {
         }
         if !METHODS.contains(&&*self.method) {
             return Err(AskedError::Method(self.method.clone()));
+        }
+        let listen = self.listen.map(|listen| [listen.v4, listen.v6]).unwrap_or_default();
+        // What is redirected on this machine comes to its loopback address.
+        if let Some(at) = listen.into_iter().flatten().find(|at| !at.ip().is_loopback() && !at.ip().is_unspecified()) {
+            return Err(AskedError::ListenAt(at));
         }
         let user = self.user.as_deref().map(|name| number("user", "/etc/passwd", name)).transpose()?;
         let group = self.group.as_deref().map(|name| number("group", "/etc/group", name)).transpose()?;
