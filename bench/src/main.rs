@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use testbed::Wire;
 
+mod ask;
 mod bulk;
 mod call;
 mod copy;
 mod fanout;
 mod lua;
 mod mux;
+mod net;
 mod peer;
 mod site;
 mod table;
@@ -21,9 +23,9 @@ use site::Way;
 use table::{Cell, Table};
 
 const USAGE: &str = "usage: bench [OPTION...] [ROW...]
-rows:    gcc lua read write mux, for commands; call fanout tree copy, for programs (all of them, if none is named)
+rows:    gcc lua read write mux, for commands; call fanout tree copy, for programs; net (all of them, if none is named)
 options: --rtt MS[,MS...]   --runs N   --peers NAME[,NAME...]   --limit SECONDS of one run
-peers:   native ssh remotely remotely-cold sshfs outrun rsync; ssh remotely chopsticks mitogen clush pdsh";
+peers:   native ssh remotely remotely-cold sshfs outrun rsync; ssh remotely chopsticks mitogen clush pdsh; ssh remotely sshuttle";
 
 struct Plan {
     rows: Vec<String>,
@@ -44,6 +46,18 @@ impl Plan {
 }
 
 fn main() -> ExitCode {
+    if let [word, server, seconds] = &std::env::args().skip(1).collect::<Vec<_>>()[..]
+        && word == "ask"
+    {
+        let asked = seconds.parse().map_err(std::io::Error::other).and_then(|seconds| ask::main(server, seconds));
+        return asked.map_or_else(
+            |error| {
+                eprintln!("bench: {error}");
+                ExitCode::FAILURE
+            },
+            |()| ExitCode::SUCCESS,
+        );
+    }
     let plan = match parse(std::env::args().skip(1)) {
         Ok(plan) => plan,
         Err(what) => {
@@ -73,6 +87,7 @@ fn main() -> ExitCode {
             "call" => call::run(&plan).iter().for_each(|table| println!("{table}")),
             "fanout" => println!("{}", fanout::run(&plan)),
             "tree" => println!("{}", fanout::tree(&plan)),
+            "net" => net::run(&plan).iter().for_each(|table| println!("{table}")),
             "copy" => copy::run(&plan).iter().for_each(|table| println!("{table}")),
             _ => mux::run(),
         }
@@ -94,7 +109,7 @@ fn timed(plan: &Plan, title: &str, peers: &[Peer], rtts: &[u64], run: &dyn Fn(Pe
 }
 
 fn parse(mut words: impl Iterator<Item = String>) -> Result<Plan, String> {
-    let rows = ["gcc", "lua", "read", "write", "mux", "call", "fanout", "tree", "copy"];
+    let rows = ["gcc", "lua", "read", "write", "mux", "call", "fanout", "tree", "copy", "net"];
     let mut plan = Plan { rows: Vec::new(), rtts: None, peers: None, runs: 3, limit: Duration::from_secs(200) };
     while let Some(word) = words.next() {
         let mut value = || words.next().ok_or(format!("{word} needs a value"));
@@ -116,7 +131,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Plan, String> {
 
 /// The name, if there is such a peer in any row.
 fn peer(name: &str) -> Result<String, String> {
-    let known = Peer::is_name(name) || ["chopsticks", "mitogen", "clush", "pdsh"].contains(&name);
+    let known = Peer::is_name(name) || ["chopsticks", "mitogen", "clush", "pdsh", "sshuttle"].contains(&name);
     if known { Ok(name.to_owned()) } else { Err(format!("no peer {name:?}")) }
 }
 

@@ -2,9 +2,14 @@
 //! when this process ends.
 
 use std::fs::File;
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::process::{Child, Stdio};
 
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
 use crate::pair::Pair;
+use crate::relay::{Relay, Wire};
 use crate::spawn::{command, must};
 
 /// Where the host is on that wire.
@@ -14,6 +19,7 @@ pub const HOST: &str = "10.79.0.2";
 #[derive(Debug)]
 pub struct OwnNetwork {
     holder: Child,
+    network: File,
 }
 
 impl OwnNetwork {
@@ -44,10 +50,32 @@ impl OwnNetwork {
                          ip link set eth0 up; ip route add default via 10.79.0.2; ip -6 route add default via fd79::2";
         must(command("nsenter").args(["--net", "--target", &inside, "sh", "-ec", of_client]));
         let network = File::open(format!("/proc/{inside}/ns/net")).expect("testbed: open a network");
-        pair.client.live_in(network);
+        pair.client.live_in(network.try_clone().expect("testbed: duplicate a descriptor"));
         let name = pair.host.options().name.clone();
         pair.client.reach(&name, format!("{HOST}:22").parse().expect("an address"));
-        Self { holder }
+        Self { holder, network }
+    }
+}
+
+impl OwnNetwork {
+    /// Where the host is, without a wire between.
+    pub fn host(&self) -> SocketAddr {
+        SocketAddr::new(HOST.parse().expect("an address"), 22)
+    }
+
+    /// A wire to the host that is in this network as well.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    pub fn relay(&self, wire: Wire) -> Relay {
+        let (network, host) = (self.network.try_clone().expect("testbed: duplicate a descriptor"), self.host());
+        // Its threads are where the one is that starts them.
+        let started = std::thread::spawn(move || {
+            move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network))
+                .expect("testbed: enter a network");
+            Relay::start(host, wire)
+        });
+        started.join().expect("testbed: a relay")
     }
 }
 

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use place::{ask, ask_datagram, sh, state};
-use remotely_net::firewall::{Firewall, Settings, forget, serve};
+use remotely_net::firewall::{ClientError, Firewall, Settings, forget, serve};
 use remotely_net::rules::{Desired, Listeners, Own, Protocol};
 use remotely_net::subnet::{Rule, Subnet, Table};
 
@@ -292,8 +292,11 @@ fn names_are_written_once_a_second_but_not_those_of_here() {
     firewall.set(&desired()).unwrap();
     let ip = "10.0.0.1".parse().unwrap();
     let began = Instant::now();
-    for bad in ["localhost", "10.0.0.2", "mine.corp", "no name", &"x".repeat(1000)] {
-        firewall.name(bad, ip).unwrap();
+    for name in ["localhost", "10.0.0.2", "mine.corp"] {
+        firewall.name(name, ip).unwrap();
+    }
+    for none in ["", "no name", "a\nDONE", &"x".repeat(1000)] {
+        assert!(matches!(firewall.name(none, ip), Err(ClientError::Name)), "{none:?}");
     }
     firewall.name("first", ip).unwrap();
     soon("the first", || site.hosts().contains(" first "));
