@@ -45,6 +45,16 @@ pub enum HostsError {
 /// Addresses by name; a name may have one of each family.
 pub type Names = BTreeMap<(String, Family), IpAddr>;
 
+/// Most characters of a name (RFC 1035, 2.3.4).
+const NAME_MAX: usize = 253;
+
+/// Whether this is a name at all: nothing else of it would mean something where it is written.
+#[must_use]
+pub fn is_name(name: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    (1..=NAME_MAX).contains(&name.len()) && name.bytes().all(fits)
+}
+
 /// Whether a name of the host's network may stand in a hosts file of here: neither what this machine is called by itself, nor what is
 /// read as an address.
 #[must_use]

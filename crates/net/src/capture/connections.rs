@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener as StdListener};
+use std::net::{SocketAddr, TcpListener as StdListener};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 use super::Exits;
 use crate::connection::Connection;
 use crate::flow::{self, Cut};
+use crate::routes::is_here;
 
 /// How long nobody is asked again for an address that has refused a connection.
 const REFUSED_FOR: Duration = Duration::from_secs(1);
@@ -109,14 +110,9 @@ fn destination(socket: &TcpStream, original: Original, own: SocketAddr) -> Optio
     (!is_own).then_some(to)
 }
 
-/// Whether this is an address of this machine: only at those can a socket be.
-fn is_here(ip: IpAddr) -> bool {
-    std::net::UdpSocket::bind((ip, 0)).is_ok()
-}
-
 /// Returns when this is known to be what makes the link: it can't wait for the link.
-async fn is_left_alone(left_alone: Option<watch::Receiver<Vec<SocketAddr>>>, to: SocketAddr) {
-    let Some(mut left_alone) = left_alone else { return std::future::pending().await };
+async fn is_left_alone(left_alone: &Option<watch::Receiver<Vec<SocketAddr>>>, to: SocketAddr) {
+    let Some(mut left_alone) = left_alone.clone() else { return std::future::pending().await };
     if left_alone.wait_for(|places| places.contains(&to)).await.is_err() {
         std::future::pending().await
     }
@@ -128,9 +124,11 @@ async fn carry(socket: TcpStream, to: SocketAddr, exits: Exits, refused: Arc<Ref
         return socket.reset();
     }
     let open = Open::Connect { to: Place::Address(to) };
+    // Where there is a link, nothing else is looked at.
     let opened = tokio::select! {
+        biased;
         opened = exits.open(Some(to), &open) => opened,
-        () = is_left_alone(exits.left_alone.clone(), to) => None,
+        () = is_left_alone(&exits.left_alone, to) => None,
     };
     let Some(stream) = opened else { return socket.reset() };
     match flow::carry(socket, stream, true).await {

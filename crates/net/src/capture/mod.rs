@@ -15,7 +15,6 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use remotely_proto::message::MessageDecoder;
 use remotely_proto::net::{Found, Open, Surroundings};
 use remotely_session::{Class, Link, MessageReceiver, Service, Stream};
 use tokio::sync::watch;
@@ -67,14 +66,7 @@ impl Exits {
         if to.is_none_or(|to| (self.wanted)(to.ip(), to.port())) {
             return open_through(&self.there, open).await;
         }
-        self.open_here(open)
-    }
-
-    fn open_here(&self, open: &Open) -> Option<Stream> {
-        let mut body = Vec::new();
-        // Encoding into a Vec cannot fail.
-        minicbor::encode(open, &mut body).ok()?;
-        self.here.open(Service::NET, Class::Normal, body.into()).ok()
+        open_on(&self.here, open)
     }
 }
 
@@ -90,10 +82,15 @@ async fn link(there: &watch::Receiver<Option<Link>>) -> Option<Link> {
 
 /// Opens a stream over the link, which is waited for. `None` if it does not come. Cancel safe.
 pub(crate) async fn open_through(there: &watch::Receiver<Option<Link>>, open: &Open) -> Option<Stream> {
+    open_on(&link(there).await?, open)
+}
+
+/// Opens a stream over this link. `None` if that is over, or has as many as it may.
+pub(crate) fn open_on(link: &Link, open: &Open) -> Option<Stream> {
     let mut body = Vec::new();
     // Encoding into a Vec cannot fail.
     minicbor::encode(open, &mut body).ok()?;
-    link(there).await?.open(Service::NET, Class::Normal, body.into()).ok()
+    link.open(Service::NET, Class::Normal, body.into()).ok()
 }
 
 impl fmt::Debug for Exits {
@@ -166,22 +163,13 @@ impl Capture {
 
 /// Has the other side tell names of its network, until the link is over or this is dropped. `take` must not wait.
 pub async fn hosts(link: &Link, auto: bool, seeds: Vec<String>, mut take: impl FnMut(Found)) {
-    let mut body = Vec::new();
-    // Encoding into a Vec cannot fail.
-    let Ok(()) = minicbor::encode(Open::Hosts { auto, seeds }, &mut body).map_err(|_| ()) else { return };
-    let Ok(mut stream) = link.open(Service::NET, Class::Normal, body.into()) else { return };
-    let mut decoder = MessageDecoder::default();
-    while let Ok(Some(bytes)) = stream.recv.recv().await {
-        decoder.push(&bytes);
-        loop {
-            match decoder.next::<Found>() {
-                Ok(Some((found, _))) => take(found),
-                Ok(None) => break,
-                Err(error) => {
-                    tracing::debug!(%error, "the host says what nobody says about names");
-                    return;
-                }
-            }
+    let Some(stream) = open_on(link, &Open::Hosts { auto, seeds }) else { return };
+    let mut names = MessageReceiver::new(stream.recv);
+    loop {
+        match names.recv::<Found>().await {
+            Ok(Some((found, _))) => take(found),
+            Ok(None) => return,
+            Err(error) => return tracing::debug!(%error, "the host tells no more names"),
         }
     }
 }

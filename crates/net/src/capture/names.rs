@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::Exits;
+use super::{Exits, open_on};
 use crate::dial::question::HEADER;
 use crate::outbox::Outbox;
 
@@ -175,7 +175,7 @@ async fn pass_on(mut questions: mpsc::Receiver<Asked>, exits: Exits, side: Side)
     while let Some(first) = questions.recv().await {
         let stream = match side {
             Side::There => exits.open(None, &Open::Names { server: exits.naming.nameserver }).await,
-            Side::Here => exits.open_here(&Open::Names { server: None }),
+            Side::Here => open_on(&exits.here, &Open::Names { server: None }),
         };
         match stream {
             Some(stream) => serve(first, &mut questions, stream).await,

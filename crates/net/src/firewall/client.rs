@@ -11,14 +11,13 @@ use std::time::{Duration, Instant};
 
 use super::line::{self, Go, Request};
 use super::{socket, spawn};
+use crate::hosts::is_name;
 use crate::rules::Desired;
 
 /// Lines that may come before READY: what an administrator's sudo has to say.
 const NOISE: usize = 100;
 /// The longest line that is looked at.
 const LONGEST: usize = 8192;
-/// Most characters of a name (RFC 1035, 2.3.4).
-const NAME_MAX: usize = 253;
 /// How long the helper may take to undo.
 const UNDOING: Duration = Duration::from_secs(20);
 
@@ -178,9 +177,7 @@ impl Firewall {
     /// It is none; the helper has ended.
     pub fn name(&mut self, name: &str, address: IpAddr) -> Result<(), ClientError> {
         // The host says what it likes: a line of its own to the helper would be worth something.
-        let named = (1..=NAME_MAX).contains(&name.len())
-            && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
-        if !named {
+        if !is_name(name) {
             return Err(ClientError::Name);
         }
         self.say(&Request::Host { name: name.into(), address })

@@ -4,14 +4,12 @@
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
+use crate::hosts::is_name;
 use crate::rules::{Desired, Listeners, Own, Protocol};
 use crate::subnet::{Family, Ports, Rule, Subnet, Table};
 
 /// The longest line, its end included: a `HOST` with the longest name that there can be, and an address.
 pub const LONGEST: usize = 320;
-
-/// The longest name of a host.
-const LONGEST_NAME: usize = 253;
 
 /// What begins a line with a name.
 const HOST: &str = "HOST ";
@@ -263,9 +261,7 @@ fn request(line: &str) -> Option<Request> {
 /// `HOST name,ip`
 fn host(line: &str) -> Option<Request> {
     let (name, address) = line.strip_prefix(HOST)?.split_once(',')?;
-    let named = (1..=LONGEST_NAME).contains(&name.len())
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
-    Some(Request::Host { name: named.then(|| name.to_owned())?, address: address.parse().ok()? })
+    Some(Request::Host { name: is_name(name).then(|| name.to_owned())?, address: address.parse().ok()? })
 }
 
 /// `family,width,exclude,ip,fport,lport`

@@ -14,12 +14,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use remotely_proto::message::{MessageDecoder, encode};
 use remotely_proto::net::{Connected, Listening, Open, Place};
-use remotely_session::{Class, Link, Offer, Service, Stream, reset};
+use remotely_session::{Link, Offer, Stream, reset};
 use tokio::net::UnixStream;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::capture;
+use crate::capture::{self, open_on};
 use crate::connection::{Connection, Listener};
 use crate::dial::Dialer;
 use crate::flow::{self, Cut};
@@ -150,7 +150,7 @@ impl Exit {
     /// Has the other side of `link` listen there. Cancel safe.
     pub async fn listen(&self, link: &Link, at: Place, to: Towards) -> Result<Held, ListenError> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let stream = open(link, &Open::Listen { at, number }).ok_or(ListenError::Lost)?;
+        let stream = open_on(link, &Open::Listen { at, number }).ok_or(ListenError::Lost)?;
         self.places.lock().unwrap_or_else(PoisonError::into_inner).insert(number, to);
         let mut held = Held { stream, exit: self.clone(), number, address: None };
         let mut decoder = MessageDecoder::default();
@@ -212,11 +212,4 @@ impl Drop for Held {
     fn drop(&mut self) {
         self.exit.places.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.number);
     }
-}
-
-fn open(link: &Link, open: &Open) -> Option<Stream> {
-    let mut body = Vec::new();
-    // Encoding into a Vec cannot fail.
-    minicbor::encode(open, &mut body).ok()?;
-    link.open(Service::NET, Class::Normal, body.into()).ok()
 }

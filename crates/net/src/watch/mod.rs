@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use dns::Kind;
 
+use crate::hosts::is_name;
 use crate::subnet::Family;
 
 /// How long what was found is believed.
@@ -219,11 +220,8 @@ impl Watch {
     /// Also by the name's first part, as people write it, unless another name has that first part too. What is only `likely` (a name
     /// found by an address) gives way to what is known, so that two sources that disagree don't take turns.
     async fn found(&mut self, name: &str, address: IpAddr, likely: bool) {
-        let named = !name.is_empty()
-            && name.len() <= 90
-            && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
         let short = name.split('.').next().unwrap_or(name);
-        if !named || short.is_empty() || short == "localhost" || !leads_somewhere(address) {
+        if !is_name(name) || short.is_empty() || short == "localhost" || !leads_somewhere(address) {
             return;
         }
         let family = Family::of(address);

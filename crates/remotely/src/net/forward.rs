@@ -9,10 +9,10 @@ use remotely_net::forward::{Entrance, Exit, ListenError, Towards};
 use remotely_proto::net::Place;
 use remotely_session::Link;
 use thiserror::Error;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::interrupted::interrupted;
 use super::line::Line;
 use super::{NetError, preparing};
 use crate::options::ConnectOptions;
@@ -207,19 +207,7 @@ pub(crate) fn forward(options: ForwardOptions) -> ExitCode {
 /// The signal that has ended it.
 async fn live(options: ForwardOptions) -> Result<i32, NetError> {
     let ForwardOptions { mut connect, forwards } = options;
-    let mut signals = Vec::new();
-    for number in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
-        signals.push((number, signal(SignalKind::from_raw(number)).map_err(preparing("catch signals"))?));
-    }
-    let interrupted = async move {
-        let waits = signals.iter_mut().map(|(number, signal)| {
-            Box::pin(async move {
-                signal.recv().await;
-                *number
-            })
-        });
-        first(waits.collect()).await
-    };
+    let interrupted = interrupted()?;
     let mut serving = JoinSet::new();
     let forwarding = async {
         // What is to be listened at here can be told before anybody is connected to.
@@ -249,18 +237,6 @@ async fn live(options: ForwardOptions) -> Result<i32, NetError> {
     // Paths that were listened at go with who has listened, and this process must not be gone before.
     serving.shutdown().await;
     ended
-}
-
-/// Whichever is ready first.
-async fn first<F: Future<Output = i32> + Unpin>(mut waits: Vec<F>) -> i32 {
-    std::future::poll_fn(|cx| {
-        let ready = waits.iter_mut().find_map(|wait| match std::pin::Pin::new(wait).poll(cx) {
-            std::task::Poll::Ready(signal) => Some(signal),
-            std::task::Poll::Pending => None,
-        });
-        ready.map_or(std::task::Poll::Pending, std::task::Poll::Ready)
-    })
-    .await
 }
 
 /// Listens on this machine.

@@ -4,6 +4,7 @@
 mod background;
 mod files;
 mod forward;
+mod interrupted;
 mod job;
 mod left_alone;
 mod line;
@@ -194,9 +195,10 @@ fn wanted(table: Option<Table>) -> Wanted {
 /// Captures the whole machine, or all that is in another network namespace of it, until interrupted; the exit code is all that is left to
 /// do. Must be called while this process has one thread.
 pub(crate) fn whole(options: WholeOptions, background: Background, inside: Option<&Path>) -> ExitCode {
-    if let Some(Err(source)) = inside.map(enter) {
-        let path = inside.unwrap_or(Path::new("")).to_owned();
-        return fatal(&NetError::Enter { path, source });
+    if let Some(path) = inside
+        && let Err(source) = enter(path)
+    {
+        return fatal(&NetError::Enter { path: path.to_owned(), source });
     }
     let (ready, log) = match background.fork() {
         Ok(background::Fork::Child(ready, log)) => (ready, log),

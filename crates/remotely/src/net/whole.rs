@@ -16,9 +16,9 @@ use remotely_proto::net::Surroundings;
 use remotely_session::Link;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
+use super::interrupted::interrupted;
 use super::line::Line;
 use super::table::Wishes;
 use super::{NetError, left_alone, preparing};
@@ -101,25 +101,6 @@ pub(super) async fn live(options: WholeOptions, ready: impl FnOnce() -> io::Resu
         Ok(ended) => ended,
         Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
     }
-}
-
-/// The first of the signals that end this.
-fn interrupted() -> Result<impl Future<Output = i32>, NetError> {
-    let (caught, mut signals) = tokio::sync::mpsc::channel(1);
-    for number in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
-        let mut coming = signal(SignalKind::from_raw(number)).map_err(preparing("catch signals"))?;
-        let caught = caught.clone();
-        tokio::spawn(async move {
-            coming.recv().await;
-            let _ = caught.send(number).await;
-        });
-    }
-    Ok(async move {
-        match signals.recv().await {
-            Some(number) => number,
-            None => std::future::pending().await,
-        }
-    })
 }
 
 async fn capture(
